@@ -1,0 +1,81 @@
+"""kdlit: knowledge distillation for PyTorch Lightning, configured with Hydra.
+
+A frozen teacher, a trainable student, and a label strategy that says what the student imitates:
+
+>>> from functools import partial
+>>> import torch
+>>> from kdlit import DistillationModule, SoftLabels
+>>> module = DistillationModule(
+...     student=torch.nn.Linear(784, 10),
+...     teacher=torch.nn.Linear(784, 10),
+...     label=SoftLabels(temperature=4.0, alpha=0.9),
+...     optimizer=partial(torch.optim.Adam, lr=1e-3),
+... )
+
+and then `lightning.Trainer().fit(module, datamodule)` with any datamodule.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from kdlit.distillation import DistillationModule
+    from kdlit.errors import ConfigError, DataError, KdlitError, NonFiniteError, TeacherError
+    from kdlit.objectives import (
+        BlendedLabels,
+        HardLabels,
+        Objective,
+        SmoothLabels,
+        SoftLabels,
+        TruthLabels,
+    )
+    from kdlit.supervised import SupervisedModule
+    from kdlit.teachers import FrozenTeacher, TeacherSource
+    from kdlit.weights import load_weights, save_weights
+
+# Imported on first use, so that `import kdlit` costs nothing.
+_HOMES = {
+    "kdlit.distillation": ("DistillationModule",),
+    "kdlit.errors": ("ConfigError", "DataError", "KdlitError", "NonFiniteError", "TeacherError"),
+    "kdlit.objectives": (
+        "BlendedLabels",
+        "HardLabels",
+        "Objective",
+        "SmoothLabels",
+        "SoftLabels",
+        "TruthLabels",
+    ),
+    "kdlit.supervised": ("SupervisedModule",),
+    "kdlit.teachers": ("FrozenTeacher", "TeacherSource"),
+    "kdlit.weights": ("load_weights", "save_weights"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BlendedLabels",
+    "ConfigError",
+    "DataError",
+    "DistillationModule",
+    "FrozenTeacher",
+    "HardLabels",
+    "KdlitError",
+    "NonFiniteError",
+    "Objective",
+    "SmoothLabels",
+    "SoftLabels",
+    "SupervisedModule",
+    "TeacherError",
+    "TeacherSource",
+    "TruthLabels",
+    "load_weights",
+    "save_weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home when it is first asked for."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'kdlit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
