@@ -1,0 +1,154 @@
+"""Metrics of a classifier, and of a student beside its teacher, on top of torchmetrics."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from kdlit.batch import probabilities
+from kdlit.functional import kl_divergence
+
+ECE_BINS = 15
+"""Bins of the calibration error, as in Guo et al. 2017 (arXiv:1706.04599), section 5."""
+
+
+class _SampleMean(Metric):
+    """Mean over all samples seen, also when batches and processes differ in size."""
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def _add(self, batch_mean: Tensor, count: int) -> None:
+        self.total += batch_mean.float() * count
+        self.count += count
+
+    def compute(self) -> Tensor:
+        """Return the mean."""
+        return self.total / self.count
+
+
+class NegativeLogLikelihood(_SampleMean):
+    r"""Negative log-likelihood of the ground truth, in nats per sample.
+
+    .. math:: \mathrm{NLL} = -\frac1N \sum_n \log \mathrm{softmax}(z_n)_{y_n}
+
+    `update` takes logits (N, C) and targets (N,).
+
+    >>> metric = NegativeLogLikelihood()
+    >>> metric.update(torch.zeros(4, 2), torch.tensor([0, 1, 1, 0]))
+    >>> round(metric.compute().item(), 4)
+    0.6931
+    """
+
+    higher_is_better = False
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Add a batch."""
+        self._add(F.cross_entropy(logits.float(), target), len(target))
+
+
+class Agreement(_SampleMean):
+    r"""Top-1 agreement: the share of samples on which student and teacher decide alike.
+
+    .. math:: \frac1N \sum_n [\arg\max z_n = \arg\max t_n]
+
+    `update` takes student and teacher logits, both (N, C). Source: Stanton et al., "Does Knowledge
+    Distillation Really Work?", 2021, equation 3 (arXiv:2106.05945).
+
+    >>> metric = Agreement()
+    >>> metric.update(torch.eye(2), torch.tensor([[3.0, 1.0], [2.0, 0.0]]))
+    >>> metric.compute().item()
+    0.5
+    """
+
+    higher_is_better = True
+
+    def update(self, student_logits: Tensor, teacher_logits: Tensor) -> None:
+        """Add a batch."""
+        same = student_logits.argmax(dim=-1) == teacher_logits.argmax(dim=-1)
+        self._add(same.float().mean(), len(same))
+
+
+class TeacherDivergence(_SampleMean):
+    r"""KL divergence of the student from its teacher at T = 1, in nats per sample.
+
+    :func:`kdlit.functional.kl_divergence`, averaged over all samples. `update` takes student and
+    teacher logits, both (N, C).
+
+    >>> metric = TeacherDivergence()
+    >>> metric.update(torch.eye(2), torch.eye(2))
+    >>> metric.compute().item()
+    0.0
+    """
+
+    higher_is_better = False
+
+    def update(self, student_logits: Tensor, teacher_logits: Tensor) -> None:
+        """Add a batch."""
+        self._add(kl_divergence(student_logits, teacher_logits), len(student_logits))
+
+
+class ClassifierMetrics:
+    """Accuracy, calibration error and NLL of a network; agreement and KL beside its teacher.
+
+    The metrics are made at the first batch, when the number of classes and the device are known,
+    so that a user need not say either. ECE is the expected calibration error over 15 equal bins
+    of the top-class confidence (Guo et al. 2017). All values are fractions or nats, not percent.
+
+    >>> metrics = ClassifierMetrics()
+    >>> logits, target = torch.tensor([[9.0, 0.0], [0.0, 9.0]]), torch.tensor([0, 1])
+    >>> metrics.update(logits, target, teacher_logits=logits)
+    >>> {name: round(value, 3) for name, value in sorted(metrics.compute().items())}
+    {'accuracy': 1.0, 'agreement': 1.0, 'ece': 0.0, 'kl_from_teacher': 0.0, 'nll': 0.0}
+    """
+
+    def __init__(self) -> None:
+        self._own: MetricCollection | None = None
+        self._beside_teacher: MetricCollection | None = None
+
+    def update(self, logits: Tensor, target: Tensor, teacher_logits: Tensor | None = None) -> None:
+        """Add a batch: logits (N, C), targets (N,), teacher logits (N, C) if there is a teacher."""
+        if self._own is None:
+            self._own = _own_metrics(logits.shape[-1]).to(logits.device)
+        scores = probabilities(logits)
+        self._own["accuracy"].update(scores, target)
+        self._own["ece"].update(scores, target)
+        self._own["nll"].update(logits, target)
+        if teacher_logits is not None:
+            if self._beside_teacher is None:
+                self._beside_teacher = _teacher_metrics().to(logits.device)
+            self._beside_teacher.update(logits, teacher_logits)
+
+    def compute(self) -> dict[str, float]:
+        """Return the values over everything seen, on all processes."""
+        found: dict[str, float] = {}
+        for collection in (self._own, self._beside_teacher):
+            if collection is not None:
+                found |= {name: float(value) for name, value in collection.compute().items()}
+        return found
+
+
+def _own_metrics(num_classes: int) -> MetricCollection:
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
+            "ece": MulticlassCalibrationError(num_classes, n_bins=ECE_BINS, validate_args=False),
+            "nll": NegativeLogLikelihood(),
+        },
+        compute_groups=False,
+    )
+
+
+def _teacher_metrics() -> MetricCollection:
+    return MetricCollection(
+        {"agreement": Agreement(), "kl_from_teacher": TeacherDivergence()}, compute_groups=False
+    )

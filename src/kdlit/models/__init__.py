@@ -1,0 +1,7 @@
+"""Networks for the examples; any `torch.nn.Module` serves as well."""
+
+from kdlit.models.article import ArticleCNN
+from kdlit.models.convnet import ConvNet
+from kdlit.models.mlp import MLP
+
+__all__ = ["MLP", "ArticleCNN", "ConvNet"]

@@ -1,0 +1,45 @@
+"""A multi-layer perceptron of any widths."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+from kdlit import checks
+
+
+class MLP(nn.Sequential):
+    """Flatten, then hidden layers with ReLU (and dropout), then a linear classifier.
+
+    Args:
+        in_features: values per sample; 784 for 28x28 grey images.
+        widths: the hidden layers' widths, in order; empty for a linear classifier.
+        num_classes: C.
+        dropout: share of hidden units dropped in training, in [0, 1).
+
+    Shape:
+        input (N, ...) with `in_features` values per sample, output logits (N, C).
+
+    >>> import torch
+    >>> net = MLP(widths=[30, 30])
+    >>> net(torch.zeros(2, 1, 28, 28)).shape, sum(p.numel() for p in net.parameters())
+    (torch.Size([2, 10]), 24790)
+    """
+
+    def __init__(
+        self,
+        in_features: int = 784,
+        widths: Sequence[int] = (800, 800),
+        num_classes: int = 10,
+        dropout: float = 0.0,
+    ) -> None:
+        checks.integer("in_features", in_features)
+        checks.integer("num_classes", num_classes)
+        checks.fraction("dropout", dropout, below_one=True)
+        layers: list[nn.Module] = [nn.Flatten()]
+        sizes = [in_features, *(checks.integer("widths", width) for width in widths)]
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+        super().__init__(*layers, nn.Linear(sizes[-1], num_classes))
