@@ -1,0 +1,103 @@
+"""In-memory data behind a standard `DataLoader`: a batch is one indexing operation."""
+
+from collections.abc import Callable, Iterator, Sequence, Sized
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler, RandomSampler
+
+from kdlit.data.randomness import derive_seed
+
+
+class InMemoryDataset(Dataset[tuple[Tensor, ...]]):
+    """Images and labels as tensors, fetched a batch at a time with `__getitems__`.
+
+    Use it with `collate_fn=as_it_is`, since what `__getitems__` returns is already a batch.
+
+    Args:
+        images: shape (N, ...).
+        labels: shape (N,).
+        index: each sample's position in the full data set, shape (N,).
+        transform: called on each image alone, in the loader's worker.
+
+    >>> data = InMemoryDataset(torch.zeros(4, 1, 2, 2), torch.arange(4), torch.arange(4) + 10)
+    >>> [part.shape[0] for part in data.__getitems__([1, 3])]
+    [2, 2, 2]
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        index: Tensor,
+        transform: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.images, self.labels, self.index = images, labels, index
+        self.transform = transform
+
+    def to(self, device: torch.device) -> None:
+        """Move everything to a device."""
+        self.images = self.images.to(device)
+        self.labels = self.labels.to(device)
+        self.index = self.index.to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, ...]:
+        images, labels, index = self.__getitems__([position])
+        return images[0], labels[0], index[0]
+
+    def __getitems__(self, positions: Sequence[int]) -> tuple[Tensor, ...]:
+        where = torch.as_tensor(positions, device=self.images.device)
+        images = self.images[where]
+        if self.transform is not None:
+            images = torch.stack([self.transform(image) for image in images])
+        return images, self.labels[where], self.index[where]
+
+
+def as_it_is(batch: Any) -> Any:
+    """Collate function for data sets that return whole batches."""
+    return batch
+
+
+class EpochSampler(RandomSampler):
+    """A shuffle that depends on (seed, epoch) alone, so that a resumed run sees the same order.
+
+    Lightning calls `set_epoch`, and under DDP replaces the sampler by its distributed one, as for
+    any `RandomSampler`.
+
+    >>> sampler = EpochSampler(range(5), seed=0)
+    >>> sampler.set_epoch(3)
+    >>> list(sampler) == list(sampler)
+    True
+    """
+
+    def __init__(self, data_source: Sized, seed: int = 0) -> None:
+        super().__init__(data_source)
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
+        yield from torch.randperm(len(self), generator=generator).tolist()
+
+
+class EvaluationSampler(DistributedSampler[Any]):
+    """Shares samples among processes without repeating any, so that metrics stay exact.
+
+    torch's own pads with repeated samples until all processes have equally many.
+    """
+
+    def __init__(self, dataset: Dataset[tuple[Tensor, ...]], rank: int, num_replicas: int) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]

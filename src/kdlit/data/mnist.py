@@ -1,0 +1,253 @@
+"""MNIST and data sets of its form as a LightningDataModule."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.datasets import MNIST, FashionMNIST
+
+from kdlit import checks
+from kdlit.data.augment import Augmentation, NoAugmentation
+from kdlit.data.idx import load_idx_resource
+from kdlit.data.loading import EpochSampler, EvaluationSampler, InMemoryDataset, as_it_is
+from kdlit.data.randomness import derive_seed, uniform
+from kdlit.data.subsets import stratified_choice
+from kdlit.errors import ConfigError
+
+Loader = DataLoader[tuple[Tensor, ...]]
+
+
+class MNISTDataModule(pl.LightningDataModule):
+    """MNIST in memory as uint8; normalised and augmented a batch at a time, on the device.
+
+    Batches are `(image, label)`, or `(image, label, index)` with `index=True`; images are float32
+    of shape (N, 1, 28, 28), zero mean and unit variance over the training set. The validation
+    split is cut from the training set, stratified, and depends on `split_seed` alone, so that a
+    teacher and all its students leave out the same images. The test set is whole, always.
+
+    Args:
+        root: folder that holds `MNIST/raw/` with the four original archives; what is missing is
+            downloaded there.
+        batch_size: training samples per batch and process.
+        eval_batch_size: samples per batch in validation, test and prediction.
+        val_size: images held out of training for model selection.
+        train_size: how many of the rest to train on (stratified); None is all of them.
+        classes: the classes to train and validate on, a transfer set that omits the others; None
+            is all of them. Labels keep their numbers.
+        seed: of the order of training samples, of the augmentation, and of which `train_size`
+            images are taken.
+        split_seed: of the validation split.
+        augment: an augmentation of training images, such as :class:`kdlit.data.RandomShift`.
+        index: whether batches carry each sample's position in the original training or test set.
+        transform: a function of one image, run in the loader's workers on its uint8 tensor
+            (1, 28, 28), training images only; returns the same, or float32 in [0, 255].
+        num_workers: loader processes; 0 is right unless `transform` is slow.
+        persistent_workers: keep the workers between epochs.
+        on_device: place the whole data set on the accelerator.
+        test_on_train: give the training images, not augmented, as a second test loader.
+
+    Raises:
+        ConfigError: if an argument cannot work, at once where no data is needed to tell, else
+            in `setup`.
+        DataError: in `setup`, if a file is damaged, or missing and cannot be downloaded.
+
+    >>> data = MNISTDataModule(root="data", batch_size=64, train_size=600)
+    >>> data.setup()
+    >>> len(data.train_data), len(data.val_data), len(data.test_data)
+    (600, 5000, 10000)
+    """
+
+    source: ClassVar[type[MNIST]] = MNIST
+    mean: ClassVar[float] = 0.1307
+    std: ClassVar[float] = 0.3081
+    num_classes: ClassVar[int] = 10
+    sample_shape: ClassVar[tuple[int, ...]] = (1, 28, 28)
+
+    def __init__(
+        self,
+        root: str | Path = "data",
+        batch_size: int = 128,
+        eval_batch_size: int = 1000,
+        val_size: int = 5000,
+        train_size: int | None = None,
+        classes: Sequence[int] | None = None,
+        seed: int = 0,
+        split_seed: int = 0,
+        augment: Augmentation | None = None,
+        index: bool = False,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        num_workers: int = 0,
+        persistent_workers: bool = False,
+        on_device: bool = False,
+        test_on_train: bool = False,
+    ) -> None:
+        super().__init__()
+        self.root = Path(root)
+        self.batch_size = checks.integer("batch_size", batch_size)
+        self.eval_batch_size = checks.integer("eval_batch_size", eval_batch_size)
+        self.val_size = checks.integer("val_size", val_size)
+        self.train_size = train_size
+        if train_size is not None:
+            checks.integer("train_size", train_size)
+        self.classes = None if classes is None else sorted(set(classes))
+        if classes is not None and not (classes and set(classes) <= set(range(self.num_classes))):
+            raise ConfigError(
+                f"`classes` must name classes from 0 to {self.num_classes - 1}, got {list(classes)}"
+            )
+        self.seed = checks.integer("seed", seed, least=0)
+        self.split_seed = checks.integer("split_seed", split_seed, least=0)
+        self.augment = augment or NoAugmentation()
+        self.index = index
+        self.transform = transform
+        self.num_workers = checks.integer("num_workers", num_workers, least=0)
+        self.persistent_workers = persistent_workers
+        if persistent_workers and not num_workers:
+            raise ConfigError("`persistent_workers` needs `num_workers` >= 1, got 0")
+        if on_device and num_workers:
+            raise ConfigError(
+                f"`on_device` keeps the data out of the loader's workers: set `num_workers` to 0, "
+                f"got {num_workers}"
+            )
+        self.on_device = on_device
+        self.test_on_train = test_on_train
+
+    # Data ----------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Download what is missing, in one process of each machine."""
+        for name, _ in self.source.resources:
+            load_idx_resource(self.source, self.root, name)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, verify and split the data set; a second call does nothing."""
+        if hasattr(self, "test_data"):
+            return
+        load = partial(load_idx_resource, self.source, self.root)
+        train_images, train_labels, test_images, test_labels = (
+            load(name) for name, _ in self.source.resources
+        )
+        train, val = self._split(train_labels.long())
+        self.train_data = self._dataset(train_images, train_labels, train, self.transform)
+        self.train_eval_data = self._dataset(train_images, train_labels, train)
+        self.val_data = self._dataset(train_images, train_labels, val)
+        self.test_data = self._dataset(test_images, test_labels, torch.arange(len(test_labels)))
+
+    def _split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the positions of training and validation samples."""
+        if self.val_size >= len(labels):
+            raise ConfigError(
+                f"`val_size` must leave some of the {len(labels)} training images, "
+                f"got {self.val_size}"
+            )
+        val = stratified_choice(labels, self.val_size, self.split_seed)
+        kept = torch.ones(len(labels), dtype=torch.bool)
+        kept[val] = False
+        train = torch.nonzero(kept).flatten()
+        if self.classes is not None:
+            wanted = torch.tensor(self.classes)
+            train, val = (part[torch.isin(labels[part], wanted)] for part in (train, val))
+        if self.train_size is not None:
+            if self.train_size > len(train):
+                raise ConfigError(
+                    f"`train_size` must be at most {len(train)}, the training images that are "
+                    f"left beside the validation split, got {self.train_size}"
+                )
+            train = train[stratified_choice(labels[train], self.train_size, self.seed)]
+        return train, val
+
+    def _dataset(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        positions: Tensor,
+        transform: Callable[[Tensor], Tensor] | None = None,
+    ) -> InMemoryDataset:
+        return InMemoryDataset(
+            images[positions].unsqueeze(1), labels[positions].long(), positions, transform
+        )
+
+    # Loaders -------------------------------------------------------------------------------
+
+    def _loader(self, data: InMemoryDataset, **options: Any) -> Loader:
+        if self.on_device and self.trainer is not None:
+            data.to(self.trainer.strategy.root_device)
+        return DataLoader(
+            data,
+            collate_fn=as_it_is,
+            pin_memory=torch.cuda.is_available() and not self.on_device,
+            # The loader draws a seed for its workers at every epoch: not from the global
+            # generator, whose state belongs to the networks.
+            generator=torch.Generator().manual_seed(self.seed),
+            **options,
+        )
+
+    def train_dataloader(self) -> Loader:
+        """Shuffle by (seed, epoch)."""
+        return self._loader(
+            self.train_data,
+            batch_size=self.batch_size,
+            sampler=EpochSampler(self.train_data, derive_seed(self.seed)),
+            num_workers=self.num_workers,
+            persistent_workers=self.persistent_workers,
+        )
+
+    def _evaluation_loader(self, data: InMemoryDataset) -> Loader:
+        sampler, batch_size = None, self.eval_batch_size
+        if self.trainer is not None and self.trainer.world_size > 1:
+            sampler = EvaluationSampler(data, self.trainer.global_rank, self.trainer.world_size)
+            # Processes differ by a sample at most; with batches of this size they have equally
+            # many batches, as DDP demands of networks with buffers.
+            longest = math.ceil(len(data) / self.trainer.world_size)
+            batch_size = math.ceil(longest / math.ceil(longest / batch_size))
+        return self._loader(data, batch_size=batch_size, sampler=sampler)
+
+    def val_dataloader(self) -> Loader:
+        """Give the validation split."""
+        return self._evaluation_loader(self.val_data)
+
+    def test_dataloader(self) -> Loader | list[Loader]:
+        """Give the test set, and with `test_on_train` the training images behind it."""
+        test = self._evaluation_loader(self.test_data)
+        return [test, self._evaluation_loader(self.train_eval_data)] if self.test_on_train else test
+
+    def predict_dataloader(self) -> Loader:
+        """Give the test set."""
+        return self._evaluation_loader(self.test_data)
+
+    # Batches -------------------------------------------------------------------------------
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Augment (training only) and normalise, on the device where the batch lies."""
+        images, labels, index = batch
+        trainer = self.trainer
+        if trainer is not None and trainer.training:
+            numbers = uniform(
+                derive_seed(self.seed, trainer.current_epoch), index, self.augment.count
+            )
+            images = self.augment(images, numbers)
+        images = self.normalize(images)
+        if trainer is not None:  # which has seen to bytes only
+            images = trainer.precision_plugin.convert_input(images)
+        return (images, labels, index) if self.index else (images, labels)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Map pixels in 0 to 255 to float32 of zero mean and unit variance."""
+        return images.float().sub(255 * self.mean).div(255 * self.std)
+
+
+class FashionMNISTDataModule(MNISTDataModule):
+    """Fashion-MNIST: the same form, other pictures; downloaded unless it is found in `root`.
+
+    Source: Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
+    Learning Algorithms", 2017 (arXiv:1708.07747).
+    """
+
+    source = FashionMNIST
+    mean = 0.2860
+    std = 0.3530
