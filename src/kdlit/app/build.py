@@ -1,0 +1,100 @@
+"""From configuration nodes to objects, with errors that name the key."""
+
+import re
+from typing import Any
+
+import torch
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from kdlit.batch import Batch
+from kdlit.classifier import wants_total_steps
+from kdlit.errors import ConfigError, KdlitError
+
+_EXTRAS = {"timm": "timm", "wandb": "wandb", "mlflow": "mlflow"}
+
+
+def build(config: DictConfig, key: str) -> Any:
+    """Instantiate the node `key` of a configuration.
+
+    Raises:
+        ConfigError: if that fails, with the key and the reason.
+    """
+    try:
+        return instantiate(config[key])
+    except HydraException as error:
+        where = re.search(r"full_key: (\S+)", str(error))
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, KdlitError):
+            cause = cause.__cause__
+        raise ConfigError(f"{where[1] if where else key}: {_way_out(cause)}") from error
+
+
+def _way_out(error: BaseException) -> str:
+    text = str(error)
+    for package, extra in _EXTRAS.items():
+        if isinstance(error, ImportError) and package in text:
+            return f'{text}: it comes with pip install "kdlit[{extra}]"'
+    return text if isinstance(error, KdlitError) else f"{type(error).__name__}: {text}"
+
+
+def build_all(config: DictConfig, key: str) -> list[Any]:
+    """Instantiate every entry of a mapping of nodes, such as `callbacks`."""
+    group = config.get(key)
+    if not isinstance(group, DictConfig):
+        return []
+    return [build(group, str(name)) for name in group if group[name] is not None]
+
+
+@torch.no_grad()
+def check_network(network: nn.Module, data: Any, key: str) -> None:
+    """Run a network on two blank samples and compare its classes with the data's.
+
+    Nothing is checked for a datamodule that does not say `sample_shape` and `num_classes`.
+
+    Raises:
+        ConfigError: if the network cannot take the data or answers another number of classes.
+    """
+    shape, classes = getattr(data, "sample_shape", None), getattr(data, "num_classes", None)
+    if shape is None or classes is None:
+        return
+    training = network.training
+    network.eval()
+    try:
+        logits = Batch(torch.zeros(2, *shape)).run(network).logits
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{key}: {type(network).__name__} cannot take images of shape {tuple(shape)}: {error}"
+        ) from error
+    finally:
+        network.train(training)
+    if logits.shape != (2, classes):
+        raise ConfigError(
+            f"{key}: {type(network).__name__} answers {logits.shape[1]} classes, and the data "
+            f"have {classes}"
+        )
+
+
+def check_optimizer(factory: Any, scheduler: Any, key: str) -> None:
+    """Make an optimizer and a schedule of one number, so that bad settings fail at once.
+
+    Raises:
+        ConfigError: if one of them refuses its settings.
+    """
+    try:
+        optimizer = factory([nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}optimizer: {error} ({_settings(factory)})") from error
+    try:
+        # A schedule that wants to know the number of steps is told any number.
+        steps = {"total_steps": 100} if wants_total_steps(scheduler) else {}
+        scheduler(optimizer, **steps)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}scheduler: {error} ({_settings(scheduler)})") from error
+
+
+def _settings(factory: Any) -> str:
+    keywords = getattr(factory, "keywords", {})
+    return ", ".join(f"{name}={value}" for name, value in keywords.items())

@@ -1,0 +1,152 @@
+"""What every command does alike: run under Hydra, and report errors in one line."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kdlit.checks import did_you_mean
+from kdlit.errors import KdlitError
+
+CONFIG_MODULE = "kdlit.conf"
+_DEBUG = "HYDRA_FULL_ERROR"
+_CHILD = "KDLIT_REPORTS_ERRORS"
+
+
+def run_reporting_errors(command: Callable[[], object], config_name: str) -> None:
+    """Run a Hydra command; on an error print one line and exit with status 1.
+
+    With HYDRA_FULL_ERROR=1 the error is raised with its full traceback instead.
+    """
+    # A process that was started by one of ours inherits its environment.
+    debug = os.environ.get(_DEBUG, "0") not in ("", "0") and _CHILD not in os.environ
+    if not debug:
+        # Hydra then hands every error on instead of printing its own account of it.
+        os.environ.update({_DEBUG: "1", _CHILD: "1"})
+    try:
+        command()
+    except Exception as error:
+        if debug:
+            raise
+        print(f"kdlit: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
+        sys.exit(1)
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        # Lightning turns an interruption into an exit.
+        if isinstance(stopped, SystemExit) and not isinstance(
+            stopped.__context__, KeyboardInterrupt
+        ):
+            raise
+        print("kdlit: interrupted; ckpt_path=last goes on from its last.ckpt", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        if not debug:
+            for name in (_DEBUG, _CHILD):
+                os.environ.pop(name, None)
+
+
+def explain(error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
+    """Return one line that says what is wrong and, where it can be told, the way out."""
+    if isinstance(error, KdlitError):
+        return one_line(str(error))
+    if isinstance(error, ConfigCompositionException):
+        key = re.search(
+            r"Could not (?:override|delete)(?: from config[^']*)? '([^']+)'", str(error)
+        )
+        if key is not None and "/" not in key[1]:
+            return _unknown_key(key[1], config_name, overrides)
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
+        return one_line(str(error) + cause)
+    return one_line(f"{type(error).__name__}: {error}. {_DEBUG}=1 shows where it comes from")
+
+
+def one_line(text: str) -> str:
+    r"""Join the lines of a message.
+
+    >>> one_line("Available options:\n\thard\n\tsoft\n")
+    'Available options: hard, soft'
+    """
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    joined = ""
+    for line in lines:
+        joined += ("" if not joined else " " if joined[-1] in ":.;,'" else ", ") + line
+    return joined
+
+
+def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
+    """Say which keys there are where `key` is not one, in what these overrides select."""
+    parent, _, name = key.rpartition(".")
+    given = [line for line in overrides if "=" in line and not line.startswith("-")]
+    try:
+        parsed = OverridesParser.create().parse_overrides(given)
+        swept = [o.get_key_element() for o in parsed if o.is_sweep_override()]
+        selects = [
+            o.input_line or ""
+            for o in parsed
+            if "." not in o.get_key_element()
+            and o.get_key_element() not in {key, *swept}
+            and o.value() is not None
+        ]
+        GlobalHydra.instance().clear()
+        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+            config = compose(config_name, selects)
+    except (HydraException, OmegaConfBaseException):
+        return f"there is no key {key}: see --cfg job for those there are"
+    # Climb from the innermost part that is not there to the node that lacks it.
+    node = OmegaConf.select(config, parent) if parent else config
+    while parent and not isinstance(node, DictConfig):
+        parent, _, name = parent.rpartition(".")
+        node = OmegaConf.select(config, parent) if parent else config
+    known = [str(child) for child in node if not str(child).startswith("_")]
+    place = next((o for o in selects if parent and o.split("=")[0] == parent), parent or "kdlit")
+    if name in known and parent in swept:
+        return (
+            f"there is no key {key} in every {parent} of the sweep: sweep those {parent}s that "
+            "have it by themselves"
+        )
+    if not known:
+        return f"there is no key {key}: {place} has no keys that could be set"
+    return f"there is no key {key} ({place}): {did_you_mean(name, known)}"
+
+
+def register_resolvers() -> None:
+    """Make known what the configuration computes.
+
+    `${kdlit.run_dir:ckpt_path,folder}` is the directory of a run, and
+    `${kdlit.validate_every:max_epochs}` the number of epochs between two validations.
+    """
+    OmegaConf.register_new_resolver("kdlit.run_dir", _run_dir, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("kdlit.validate_every", validate_every, replace=True)
+
+
+def _run_dir(ckpt_path: str | None, folder: str) -> str:
+    """Return the directory of the run to go on with, or a new one in `folder`."""
+    if ckpt_path == "last":
+        found = sorted(Path(folder).glob("*/last.ckpt"), key=lambda path: path.stat().st_mtime)
+        if found:
+            return str(found[-1].parent)
+    elif ckpt_path is not None and Path(ckpt_path).with_name("config.yaml").is_file():
+        return str(Path(ckpt_path).resolve().parent)
+    return str(Path(folder) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f"))
+
+
+def validate_every(max_epochs: object) -> int:
+    """Return the largest divisor of `max_epochs` that gives four validations or more, or 1.
+
+    A divisor, so that the last epoch is validated, too.
+
+    >>> [validate_every(epochs) for epochs in (3, 10, 40, 47)]
+    [1, 2, 10, 1]
+    """
+    if not isinstance(max_epochs, int):
+        return 1
+    return max((n for n in range(1, max_epochs // 4 + 1) if max_epochs % n == 0), default=1)

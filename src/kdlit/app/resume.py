@@ -1,0 +1,73 @@
+"""Going on with a run that was interrupted."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from kdlit.errors import ConfigError
+
+CONFIG_FILE = "config.yaml"
+"""The composed configuration in a run's directory."""
+
+
+def checkpoint_to_resume(config: DictConfig, *, in_sweep: bool) -> Path | None:
+    """Return the checkpoint that `ckpt_path` names, or None to begin anew.
+
+    `last` is `last.ckpt` in the run's own directory. A run of a sweep that has none begins anew.
+
+    Raises:
+        ConfigError: if there is none, or if it belongs to a run with another configuration.
+    """
+    if config.ckpt_path is None:
+        return None
+    run_dir = Path(config.run_dir)
+    path = run_dir / "last.ckpt" if config.ckpt_path == "last" else Path(config.ckpt_path)
+    if not path.is_file():
+        if in_sweep and config.ckpt_path == "last":
+            return None
+        folder = run_dir.parent if config.ckpt_path == "last" else path.parent
+        raise ConfigError(
+            f"ckpt_path={config.ckpt_path}: there is no {path.name} in {folder}. Name a checkpoint "
+            "with ckpt_path=<file>, or the run to go on with by hydra.run.dir=<its directory>"
+        )
+    written = path.with_name(CONFIG_FILE)
+    if written.is_file():
+        if written.parent.resolve() != run_dir.resolve():
+            raise ConfigError(
+                f"ckpt_path={config.ckpt_path}: a run goes on in its own directory; leave out "
+                "hydra.run.dir, or set it to that directory"
+            )
+        before, now = _flat(OmegaConf.load(written)), _flat(config)
+        differ = [
+            f"{key}={now.get(key)} where it was {before.get(key)}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and key != "ckpt_path"
+        ]
+        if differ:
+            raise ConfigError(
+                f"ckpt_path={config.ckpt_path}: {path.parent} was run with another configuration: "
+                + "; ".join(differ)
+            )
+    return path
+
+
+def _flat(node: Any) -> dict[str, Any]:
+    """Return all leaves by their dotted key, the run's own directory shown as a dot."""
+    flat: dict[str, Any] = {}
+
+    def walk(value: Any, key: str) -> None:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, child in items:
+            inner = f"{key}.{name}" if key else str(name)
+            if isinstance(child, (dict, list)) and child:
+                walk(child, inner)
+            else:
+                flat[inner] = child
+
+    walk(OmegaConf.to_container(node, resolve=True), "")
+    run_dir = str(flat["run_dir"])
+    for key, value in flat.items():
+        if isinstance(value, str) and value.startswith(run_dir):
+            flat[key] = "." + value.removeprefix(run_dir)
+    return flat

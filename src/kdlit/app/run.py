@@ -1,0 +1,280 @@
+"""The run: everything is made and checked, then trained, tested once, and written down."""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from kdlit.app.build import build, build_all, check_network, check_optimizer
+from kdlit.app.resume import CONFIG_FILE, checkpoint_to_resume
+from kdlit.app.summary import (
+    describe_machine,
+    describe_network,
+    print_table,
+    split_metrics,
+    training_samples,
+)
+from kdlit.app.teachers import PreparedTeacher, TeacherOption
+from kdlit.checks import did_you_mean, integer
+from kdlit.distillation import DistillationModule
+from kdlit.errors import ConfigError, KdlitError, TeacherError
+from kdlit.files import write_atomically, write_json
+from kdlit.weights import load_weights, save_weights
+
+log = logging.getLogger("kdlit")
+
+_TASKS = ("distil", "teacher")
+
+
+def run(config: DictConfig, *, in_sweep: bool = False) -> dict[str, Any]:
+    """Do what a composed configuration says, and return the summary.
+
+    Raises:
+        KdlitError: for whatever can be known to be wrong, before anything is trained.
+    """
+    _quiet()
+    if config.task not in _TASKS:
+        raise ConfigError(f"task={config.task}: {did_you_mean(str(config.task), _TASKS)}")
+    integer("seed", config.seed, least=0)
+    OmegaConf.resolve(config)
+    _check_trainer(config.trainer, config.optimizer)
+    return _teach(config) if config.task == "teacher" else _distil(config, in_sweep=in_sweep)
+
+
+def _check_trainer(trainer: DictConfig, optimizer: DictConfig) -> None:
+    """Check what Lightning would accept and trip over later."""
+    clip, fused = trainer.gradient_clip_val, optimizer.get("fused")
+    if str(trainer.precision) in ("16", "16-mixed") and clip and fused:
+        raise ConfigError(
+            f"trainer.gradient_clip_val={clip} with trainer.precision={trainer.precision}: "
+            "gradients of a fused optimizer are unscaled too late to be clipped; add "
+            "optimizer.fused=false"
+        )
+    integer("trainer.log_every_n_steps", trainer.log_every_n_steps)
+    every = integer("trainer.check_val_every_n_epoch", trainer.check_val_every_n_epoch)
+    if trainer.max_epochs is not None and integer("trainer.max_epochs", trainer.max_epochs) % every:
+        raise ConfigError(
+            f"trainer.check_val_every_n_epoch={every} leaves the last epochs of trainer.max_epochs="
+            f"{trainer.max_epochs} without validation and checkpoint: choose a divisor"
+        )
+
+
+def _teach(config: DictConfig) -> dict[str, Any]:
+    """Train a teacher, whether or not one of its recipe is cached."""
+    run_dir = Path(config.run_dir)
+    if config.ckpt_path is not None:
+        raise ConfigError(
+            f"task=teacher goes on with nothing: leave out ckpt_path={config.ckpt_path}"
+        )
+    option = _teacher_option(config)
+    if not option.trains:
+        raise ConfigError("task=teacher trains a teacher: choose teacher=auto, article or large")
+    option.check(config)
+    _save_config(config)
+    teacher = option.prepare(config, anew=True)
+    summary = {
+        "task": "teacher",
+        "config": OmegaConf.to_container(config, resolve=True),
+        "teacher": _describe_teacher(teacher),
+        "selected": {"score": teacher.card["metrics"]["val/accuracy"]},
+        **describe_machine(torch.device(teacher.card["device"])),
+    }
+    write_json(run_dir / "summary.json", summary)
+    metrics = teacher.card["metrics"]
+    log.info(
+        "Teacher: %.2f %% on validation, %.2f %% on test, %.0f s; kept in %s",
+        100 * metrics["val/accuracy"], 100 * metrics["test/accuracy"],
+        teacher.card["seconds"], teacher.weights,
+    )  # fmt: skip
+    return summary
+
+
+def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
+    clock = _Clock()
+    run_dir = Path(config.run_dir)
+    # Everything is made, and fails if it must, before a teacher is trained.
+    with clock("setup"):
+        resume_from = checkpoint_to_resume(config, in_sweep=in_sweep)
+        pl.seed_everything(config.seed, workers=True, verbose=False)
+        student = build(config, "student")
+        data = build(config, "data")
+        label = build(config, "label")
+        optimizer, scheduler = build(config, "optimizer"), build(config, "scheduler")
+        check_optimizer(optimizer, scheduler, "")
+        check_network(student, data, "student")
+        trainer = _trainer(config)
+        option = _teacher_option(config)
+        if label.needs_teacher and not option.gives_network:
+            raise TeacherError(
+                f"{type(label).__name__} needs a teacher: choose teacher=auto, or label=truth"
+            )
+        data.prepare_data()
+        data.setup("fit")
+        option.check(config)
+        _save_config(config)
+    with clock("teacher"):
+        teacher = option.prepare(config)
+        if teacher.network is not None:
+            log.info("Teacher: %s (%s)", type(teacher.network).__name__, teacher.source)
+    # A teacher was seeded in between, or not: the run goes on with its own seed in either case.
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    module = DistillationModule(student, teacher.network, label, optimizer, scheduler)
+    with clock("fit"):
+        if resume_from is not None:
+            log.info("Going on from %s", resume_from)
+        trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
+    with clock("test"):
+        best = _best_checkpoint(trainer)
+        if best is not None:
+            load_weights(student, best)
+        # On all ranks: the test set is shared among them.
+        trainer.test(module, data, verbose=False)
+    if not trainer.is_global_zero:
+        return {"selected": _selection(trainer)}
+    summary = {
+        "task": "distil",
+        "config": OmegaConf.to_container(config, resolve=True),
+        "seed": config.seed,
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "selected": {"checkpoint": best.name if best else None, **_selection(trainer)},
+        **_results(trainer, student, teacher),
+        "seconds": clock.seconds,
+        **describe_machine(trainer.strategy.root_device),
+    }
+    _write(run_dir, student, config, summary)
+    print_table(summary)
+    log.info("Written to %s/: student.safetensors, summary.json, ...", run_dir)
+    return summary
+
+
+@rank_zero_only
+def _save_config(config: DictConfig) -> None:
+    """Write the composed configuration: a run that has it has passed all checks."""
+    text = OmegaConf.to_yaml(config, resolve=True)
+    write_atomically(
+        Path(config.run_dir, CONFIG_FILE), lambda path: path.write_text(text, encoding="utf-8")
+    )
+
+
+def _teacher_option(config: DictConfig) -> TeacherOption:
+    option = build(config, "teacher")
+    if not isinstance(option, TeacherOption):
+        raise ConfigError(
+            f"teacher: {config.teacher._target_} is no option of the teacher group: choose "
+            "teacher=auto, article, checkpoint, large or none"
+        )
+    return option
+
+
+def _trainer(config: DictConfig) -> pl.Trainer:
+    """Make the trainer with the loggers and callbacks of their groups."""
+    loggers = build_all(config, "logger")
+    callbacks = [
+        callback
+        for callback in build_all(config, "callbacks")
+        # Lightning refuses it where nothing is logged.
+        if loggers or not isinstance(callback, LearningRateMonitor)
+    ]
+    try:
+        trainer: pl.Trainer = build(config, "trainer")(callbacks=callbacks, logger=loggers)
+    except KdlitError:
+        raise
+    except Exception as error:  # Lightning has many types for bad arguments
+        raise ConfigError(f"trainer: {error}") from error
+    return trainer
+
+
+def _best_checkpoint(trainer: pl.Trainer) -> Path | None:
+    path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    return Path(path) if path else None
+
+
+def _selection(trainer: pl.Trainer) -> dict[str, Any]:
+    callback = trainer.checkpoint_callback
+    score = getattr(callback, "best_model_score", None)
+    return {
+        "monitor": getattr(callback, "monitor", None),
+        "score": None if score is None else float(score),
+    }
+
+
+def _results(
+    trainer: pl.Trainer, student: torch.nn.Module, teacher: PreparedTeacher
+) -> dict[str, Any]:
+    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    test, train = split_metrics(found), split_metrics(found, "test_1")
+    ours = {**(describe_network(student) or {}), "training_samples": training_samples(trainer)}
+    results = {"student": ours, "teacher": _describe_teacher(teacher)}
+    for who, described in results.items():
+        if described is not None:
+            described["test"] = test[who]
+            if train[who]:
+                described["train"] = train[who]
+    return results
+
+
+def _describe_teacher(teacher: PreparedTeacher) -> dict[str, Any] | None:
+    described = describe_network(teacher.network)
+    if described is None:
+        return None
+    samples = teacher.card.get("training_samples")
+    return {
+        **described,
+        "training_samples": samples,
+        "source": teacher.source,
+        "card": teacher.card,
+    }
+
+
+def _write(
+    run_dir: Path, student: torch.nn.Module, config: DictConfig, summary: dict[str, Any]
+) -> None:
+    metadata = {
+        "student": OmegaConf.to_container(config.student, resolve=True),
+        "label": OmegaConf.to_container(config.label, resolve=True),
+        "test": summary["student"]["test"],
+        "versions": summary["versions"],
+    }
+    save_weights(run_dir / "student.safetensors", student, metadata)
+    write_json(run_dir / "summary.json", summary)
+
+
+class _Clock:
+    """Wall time by phase, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = round(time.perf_counter() - start, 2)
+
+
+def _quiet() -> None:
+    """Keep Lightning's notices and advice that does not apply off the terminal."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        # The data are in memory: more workers would only be slower.
+        r".*does not have many workers.*",
+        # The run directory is the user's choice, and a resumed run finds its own files there.
+        r".*Checkpoint directory .* exists and is not empty.*",
+        # A small data set may have fewer batches than log_every_n_steps.
+        r".*The number of training batches \(\d+\) is smaller than the logging interval.*",
+        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,82 @@
+"""Runs of the real command, with networks and data small enough for a second each."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from conftest import REPOSITORY
+from kdlit.app.train import main
+
+SMALL = [
+    f"data.root={REPOSITORY / 'data'}",
+    "data.train_size=300",
+    "data.batch_size=16",
+    "data.val_size=500",
+    "optimizer.lr=0.01",
+    "student=mlp",
+    "student.widths=[16]",
+    "teacher/network=mlp",
+    "teacher.network.widths=[32]",
+    "teacher.trainer.max_epochs=1",
+    "teacher.data.train_size=2000",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=2",
+]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """Teachers are shared by all runs of the session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def command(tmp_path, cache, monkeypatch):
+    """Call `kdlit-train` in this process; returns the run's directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*overrides: str, name: str = "run", directory: bool = True) -> Path:
+        where = [f"hydra.run.dir={tmp_path / name}"] if directory and "-m" not in overrides else []
+        small = SMALL
+        if {"teacher=checkpoint", "teacher=none"} & set(overrides):
+            small = [
+                line for line in SMALL if not line.startswith(("teacher.trainer", "teacher.d"))
+            ]
+        if "teacher=none" in overrides:
+            small = [line for line in small if not line.startswith("teacher")]
+        flags = [line for line in overrides if line.startswith("-")]
+        overrides = tuple(line for line in overrides if not line.startswith("-"))
+        arguments = [*flags, *small, f"cache_dir={cache}", *where, *overrides]
+        monkeypatch.setattr(sys, "argv", ["kdlit-train", *arguments])
+        GlobalHydra.instance().clear()
+        main()
+        return tmp_path / name
+
+    return call
+
+
+@pytest.fixture
+def refused(command, capsys, tmp_path):
+    """Call the command, expect one line of error, and return it."""
+
+    def call(*overrides: str, **options) -> str:
+        before = set(tmp_path.rglob("*"))
+        with pytest.raises(SystemExit) as stopped:
+            command(*overrides, **options)
+        assert stopped.value.code == 1
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("kdlit: ")
+        assert "\n" not in error
+        assert "Traceback" not in error
+        assert set(tmp_path.rglob("*")) == before, "something was left behind"
+        return error
+
+    return call
+
+
+def summary(run: Path) -> dict:
+    return json.loads((run / "summary.json").read_text())
