@@ -39,13 +39,16 @@ def test_a_run_leaves_everything_that_is_promised(command, capsys):
     assert found["student"]["parameters"] == 784 * 16 + 16 + 16 * 10 + 10
     assert found["student"]["bytes"] == 4 * found["student"]["parameters"]
     assert found["teacher"]["parameters"] == 784 * 32 + 32 + 32 * 10 + 10
+    assert found["student"]["training_samples"] == 300
+    assert found["teacher"]["training_samples"] == 2000
     assert set(found["seconds"]) == {"setup", "teacher", "fit", "test"}
     assert {"torch", "lightning", "kdlit", "python"} <= set(found["versions"])
     assert found["device"]["type"] == "cpu"
     for who in ("teacher", "student"):
         assert {"accuracy", "ece", "nll"} <= set(found[who]["test"])
     assert {"agreement", "kl_from_teacher"} <= set(found["student"]["test"])
-    for text in ("teacher", "student", f"{100 * found['student']['test']['accuracy']:.2f} %"):
+    accuracy = f"{100 * found['student']['test']['accuracy']:.2f} %"
+    for text in ("SoftLabels (temperature 8, alpha 0.9), seed 0\n", "300", accuracy):
         assert text in out
     short = [line for line in out.splitlines() if str(run.parent.parent) not in line]
     assert max(map(len, short)) <= 80

@@ -132,6 +132,7 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         if resume_from is not None:
             log.info("Going on from %s", resume_from)
         trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
+    trained_on = training_samples(trainer)
     with clock("test"):
         best = _best_checkpoint(trainer)
         if best is not None:
@@ -147,7 +148,7 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "selected": {"checkpoint": best.name if best else None, **_selection(trainer)},
-        **_results(trainer, student, teacher),
+        **_results(trainer, student, teacher, trained_on),
         "seconds": clock.seconds,
         **describe_machine(trainer.strategy.root_device),
     }
@@ -209,11 +210,14 @@ def _selection(trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def _results(
-    trainer: pl.Trainer, student: torch.nn.Module, teacher: PreparedTeacher
+    trainer: pl.Trainer,
+    student: torch.nn.Module,
+    teacher: PreparedTeacher,
+    trained_on: int | None,
 ) -> dict[str, Any]:
     found = {name: float(value) for name, value in trainer.callback_metrics.items()}
     test, train = split_metrics(found), split_metrics(found, "test_1")
-    ours = {**(describe_network(student) or {}), "training_samples": training_samples(trainer)}
+    ours = {**(describe_network(student) or {}), "training_samples": trained_on}
     results = {"student": ours, "teacher": _describe_teacher(teacher)}
     for who, described in results.items():
         if described is not None:

@@ -29,7 +29,7 @@ def describe_network(network: nn.Module | None) -> dict[str, Any] | None:
 
 
 def training_samples(trainer: pl.Trainer) -> int | None:
-    """Return how many samples a trainer trained on, where the data set can say."""
+    """Return how many samples a trainer has been fitted to, where the data set can say."""
     dataset = getattr(trainer.train_dataloader, "dataset", None)
     return len(dataset) if isinstance(dataset, Sized) else None
 
@@ -65,12 +65,9 @@ def print_table(summary: dict[str, Any]) -> None:
     label = summary["config"]["label"]["_target_"].rsplit(".", 1)[-1]
     settings = {k: v for k, v in summary["config"]["label"].items() if not k.startswith("_")}
     told = ", ".join(f"{name} {value}" for name, value in settings.items())
-    table = Table(
-        title=f"{label}{f' ({told})' if told else ''}, seed {summary['seed']}",
-        caption="measured on the test set",
-        title_justify="left",
-        caption_justify="left",
-    )
+    # Not the table's own title, which would be broken to the table's width.
+    console.print(f"{label}{f' ({told})' if told else ''}, seed {summary['seed']}", highlight=False)
+    table = Table(caption="measured on the test set", caption_justify="left")
     table.add_column("")
     teacher, student = summary["teacher"], summary["student"]
     columns = [column for column in (teacher, student) if column is not None]
