@@ -13,9 +13,10 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "kdlit"
 # From the ground up. A name stands for kdlit/<name>.py or the package kdlit/<name>/.
 FLOORS = [
     {"errors"},
-    {"checks", "files"},
-    {"functional", "weights"},
+    {"checks", "files", "randomness"},
+    {"functional", "weights", "schedules"},
     {"batch", "models", "tally"},
+    {"taps", "mixup"},
     {"metrics", "objectives", "teachers", "loggers", "progress"},
     {"data"},
     {"reproducibility", "classifier"},

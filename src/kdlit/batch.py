@@ -1,7 +1,7 @@
 """What goes into a network and what comes out, whatever shape the user's project gives it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -75,9 +75,11 @@ class Outputs:
 
     Attributes:
         logits: unnormalised log-probabilities, shape (N, C).
+        features: what layers of the network gave, by the layer's name; see :mod:`kdlit.taps`.
     """
 
     logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, output: Any) -> "Outputs":

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from kdlit.batch import Batch, Outputs, probabilities
 from kdlit.errors import ConfigError, NonFiniteError
 from kdlit.metrics import ClassifierMetrics
+from kdlit.schedules import Weight, weight_at
 from kdlit.tally import Tally
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -85,8 +86,12 @@ class ClassifierModule(pl.LightningModule):
     @abstractmethod
     def terms(
         self, outputs: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> tuple[dict[str, Tensor], Mapping[str, float]]:
+    ) -> tuple[dict[str, Tensor], Mapping[str, Weight]]:
         """Return the named terms of the loss and the weight of each."""
+
+    def answer(self, batch: Batch) -> Outputs:
+        """Return the trained network's outputs for a training batch."""
+        return batch.run(self.trained)
 
     def ask_teacher(self, batch: Batch, outputs: Outputs) -> Outputs | None:
         """Return a teacher's outputs for the batch that got `outputs`, or None without one."""
@@ -101,12 +106,15 @@ class ClassifierModule(pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the weighted sum of the terms."""
         batch = Batch.of(batch)
-        outputs = batch.run(self.trained)
+        outputs = self.answer(batch)
         teacher = self.ask_teacher(batch, outputs) if self.uses_teacher else None
         # Loss mathematics runs in float32 under any precision plugin.
         with torch.autocast(outputs.logits.device.type, enabled=False):
             terms, weights = self.terms(outputs, teacher, batch)
-            loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            weighted = [
+                weight_at(weights[name], self.global_step) * term for name, term in terms.items()
+            ]
+            loss = torch.stack(weighted).sum()
         values = {"loss": loss, **terms}
         if batch.target is not None:
             values["accuracy"] = (outputs.logits.argmax(dim=-1) == batch.target).float().mean()

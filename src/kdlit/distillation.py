@@ -1,24 +1,35 @@
 """The module that distils a teacher into a student."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+import torch
+from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from kdlit.batch import Batch, Outputs
 from kdlit.classifier import ClassifierModule, OptimizerFactory, SchedulerFactory
 from kdlit.errors import ConfigError, TeacherError
-from kdlit.objectives import Objective, SoftLabels
+from kdlit.mixup import Mix
+from kdlit.objectives import DryRun, Objective, SoftLabels
+from kdlit.objectives.base import acts_after_step, looks_inside
+from kdlit.schedules import Weight
+from kdlit.taps import Taps
 from kdlit.teachers import TeacherSource, as_source
 
 
 class DistillationModule(ClassifierModule):
-    r"""A frozen teacher, a trainable student, and a label strategy between them.
+    r"""A frozen teacher, a trainable student, a label strategy and other objectives between them.
 
     .. math:: \mathcal{L} = \sum_i w_i \, \mathcal{L}_i(\text{student}, \text{teacher}, y)
 
-    with the weights and terms of the label strategy. Both networks see the same batch: the same
-    augmentation, the same mixing.
+    with the weights and terms of the label strategy and of every feature objective. Both networks
+    see the same batch: the same augmentation, the same mixing.
+
+    Objectives that look into the networks name the layers they need. Before training one batch is
+    run through both networks, in evaluation mode, and each objective makes its projectors from the
+    shapes; that batch comes from the datamodule or loader that is trained on.
 
     The teacher is in evaluation mode for ever and gets no gradients. It is not a submodule: it is
     absent from `parameters()`, `state_dict()`, checkpoints, hyperparameters and the optimizer,
@@ -36,10 +47,14 @@ class DistillationModule(ClassifierModule):
         label: what the student is asked to imitate; default :class:`kdlit.SoftLabels`.
         optimizer: see :class:`kdlit.classifier.ClassifierModule`.
         scheduler: likewise.
+        features: further objectives, each by a name under which its terms are logged.
+        mix: what to do to a training batch before both networks see it, such as
+            :class:`kdlit.mixup.Mixup`; None leaves it as it is.
 
     Raises:
-        ConfigError: if student and teacher share parameters, or `label` is no objective.
-        TeacherError: if the label strategy needs a teacher and there is none; at the first batch,
+        ConfigError: if student and teacher share parameters, if `label` or one of `features` is no
+            objective, if two terms have the same name, or if there are none.
+        TeacherError: if an objective needs a teacher and there is none; at the first batch,
             if student and teacher disagree in the number of classes.
 
     >>> module = DistillationModule(student=nn.Linear(4, 3), teacher=nn.Linear(4, 3))
@@ -56,22 +71,53 @@ class DistillationModule(ClassifierModule):
         label: Objective | None = None,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
+        features: Mapping[str, Objective] | None = None,
+        mix: Mix | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
+        self.mix = mix
         self.student = student
         self.label = SoftLabels() if label is None else label
-        if not isinstance(self.label, Objective):
+        for key, objective in {"label": self.label, **(features or {})}.items():
+            if not isinstance(objective, Objective):
+                raise ConfigError(
+                    f"`{key}` must be an objective such as SoftLabels(), "
+                    f"got {type(objective).__name__}"
+                )
+        self.features = nn.ModuleDict(dict(features or {}))
+        names = [
+            self._term_name(key, name)
+            for key, objective in self.objectives.items()
+            for name in objective.weights
+        ]
+        if not names:
             raise ConfigError(
-                f"`label` must be an objective such as SoftLabels(), got {type(label).__name__}"
+                f"{type(self.label).__name__} has no loss, and there is no feature objective: "
+                "nothing would be learned"
+            )
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(
+                f"two terms would be logged as {twice[0]!r}: give the feature objective another "
+                "name"
             )
         # In a tuple, where torch does not look for submodules.
         self._teacher: tuple[TeacherSource, ...] = ()
         setattr(self, "teacher", teacher)  # noqa: B010
-        self.uses_teacher = self.label.needs_teacher
+        self.uses_teacher = any(o.needs_teacher for o in self.objectives.values())
         if self.uses_teacher and teacher is None:
-            raise TeacherError(
-                f"{type(self.label).__name__} needs a teacher, and `teacher` is None"
-            )
+            needing = next(o for o in self.objectives.values() if o.needs_teacher)
+            raise TeacherError(f"{type(needing).__name__} needs a teacher, and `teacher` is None")
+        self._taps: Taps | None = None
+        self._is_set_up = False
+        self._seen: tuple[Outputs, Outputs | None, Batch] | None = None
+        self._last_step = 0
+
+    @property
+    def objectives(self) -> dict[str, Objective]:
+        """The label strategy and the feature objectives, by name."""
+        named: dict[str, Any] = {"label": self.label, **dict(self.features.items())}
+        return named
 
     @property
     def teacher(self) -> TeacherSource | None:
@@ -103,11 +149,143 @@ class DistillationModule(ClassifierModule):
         """The student."""
         return self.student
 
+    # Before training -----------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Tap the layers that objectives ask for, and let the objectives make their parts."""
+        if stage != "fit":
+            return
+        if self.teacher is not None:
+            self.teacher.begin(self.student)
+        if any(map(looks_inside, self.objectives.values())):
+            batch = self._example()
+            run = self._dry_run(batch)
+            if not self._is_set_up:
+                self._set_up_objectives(run, batch)
+        self._is_set_up = True
+
+    def rehearse(self, batch: Batch) -> None:
+        """Set the objectives up for a batch as :meth:`setup` will, to see that they fit.
+
+        Raises:
+            ConfigError: if they do not, with the layer or the shapes.
+        """
+        self._set_up_objectives(self._dry_run(batch), batch)
+        self._untap()
+
+    def _set_up_objectives(self, run: DryRun, batch: Batch) -> None:
+        """Let objectives change the student first, and then make their parts for it."""
+        for objective in self.objectives.values():
+            if type(objective).deployed is not Objective.deployed:
+                self.student = objective.deployed(run)
+                self._untap()
+                if self.teacher is not None:
+                    self.teacher.begin(self.student)
+                run = self._dry_run(batch)
+        for objective in self.objectives.values():
+            objective.setup(run)
+        self.label.to(self.device)
+        self.features.to(self.device)
+
+    def _dry_run(self, batch: Batch) -> DryRun:
+        """Tap the layers, and run a batch through both networks."""
+        self._tap()
+        # The networks may draw random numbers; the training does not notice.
+        with torch.random.fork_rng():
+            outputs = (self._taps or Taps(self.student, ())).probe(batch)
+            answer = self.teacher.probe(batch) if self.teacher else None
+        network = self.teacher.single_network if self.teacher else None
+        return DryRun(outputs, answer, self.student, network)
+
+    def _tap(self) -> None:
+        """Tap the layers that the objectives ask for, instead of those tapped so far."""
+        self._untap()
+        asked = self.objectives.values()
+        layers = [name for objective in asked for name in objective.student_layers]
+        self._taps = Taps(self.student, layers, "student") if layers else None
+        if self.teacher is not None:
+            self.teacher.tap([name for objective in asked for name in objective.teacher_layers])
+
+    def _untap(self) -> None:
+        if self._taps is not None:
+            self._taps.close()
+            self._taps = None
+        if self.teacher is not None:
+            self.teacher.tap([])
+
+    def _example(self) -> Batch:
+        """Return the first batch that training would see, on the module's device."""
+        trainer = self.trainer
+        data = getattr(trainer, "datamodule", None)
+        with torch.random.fork_rng():
+            if data is not None:
+                raw = next(iter(data.train_dataloader()))
+            else:
+                # The loaders that were given to fit() itself.
+                raw = next(iter(trainer.fit_loop._data_source.dataloader()))
+        hooks = data if data is not None else self
+        raw = hooks.on_before_batch_transfer(raw, 0)
+        raw = hooks.on_after_batch_transfer(move_data_to_device(raw, self.device), 0)
+        batch = Batch.of(raw)
+        dtype = next((p.dtype for p in self.student.parameters() if p.is_floating_point()), None)
+        if (
+            dtype is not None
+            and isinstance(batch.inputs, Tensor)
+            and batch.inputs.is_floating_point()
+        ):
+            batch = replace(batch, inputs=batch.inputs.to(dtype))
+        return batch
+
+    def teardown(self, stage: str) -> None:
+        """Remove the taps."""
+        self._untap()
+        self._seen = None
+
+    # Training ------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Count the optimizer's steps from where this training begins."""
+        self._last_step = self.global_step
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the weighted sum of the terms, for the mixed batch where there is a `mix`."""
+        batch = Batch.of(batch)
+        return super().training_step(batch if self.mix is None else self.mix(batch), batch_idx)
+
+    def answer(self, batch: Batch) -> Outputs:
+        """Return the student's outputs for a training batch, with the layers that are tapped."""
+        return batch.run(self.student) if self._taps is None else self._taps.run(batch)
+
     def terms(
         self, outputs: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> tuple[dict[str, Tensor], Mapping[str, float]]:
-        """Return the label strategy's terms and weights."""
-        return self.label(outputs, teacher, batch), self.label.weights
+    ) -> tuple[dict[str, Tensor], Mapping[str, Weight]]:
+        """Return the terms and weights of all objectives."""
+        terms: dict[str, Tensor] = {}
+        weights: dict[str, Weight] = {}
+        for key, objective in self.objectives.items():
+            for name, term in objective(outputs, teacher, batch).items():
+                terms[self._term_name(key, name)] = term
+                weights[self._term_name(key, name)] = objective.weights[name]
+        if any(map(acts_after_step, self.objectives.values())):
+            self._seen = (outputs, teacher, batch)
+        return terms, weights
+
+    def _term_name(self, key: str, name: str) -> str:
+        """Return under which name a term is logged."""
+        if key == "label":
+            return name
+        return key if len(self.objectives[key].weights) == 1 else f"{key}_{name}"
+
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Let objectives and the teacher act on what was learned."""
+        if self._seen is not None:
+            for objective in filter(acts_after_step, self.objectives.values()):
+                objective.after_step(*self._seen)
+            self._seen = None
+        if self.teacher is not None and self.global_step != self._last_step:
+            self.teacher.after_step(self.student)
+        self._last_step = self.global_step
 
     def ask_teacher(self, batch: Batch, outputs: Outputs) -> Outputs | None:
         """Return the teacher's outputs, once they are known to fit the student's.
@@ -128,3 +306,29 @@ class DistillationModule(ClassifierModule):
                 "same batch"
             )
         return teacher
+
+    # Checkpoints ---------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what a teacher that changes in training needs to go on."""
+        kept = self.teacher.state_to_keep() if self.teacher is not None else None
+        if kept is not None:
+            checkpoint["teacher_state"] = dict(kept)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up a changing teacher's state; leave out objectives that this module has not made.
+
+        A student can so be restored where there is neither its teacher nor its objectives.
+        """
+        if self.teacher is not None and "teacher_state" in checkpoint:
+            if not self._is_set_up:
+                self.teacher.begin(self.student)
+            self.teacher.restore(checkpoint["teacher_state"])
+        if not self._is_set_up:
+            own = self.state_dict()
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {
+                name: value
+                for name, value in state.items()
+                if name in own or not name.startswith(("label.", "features."))
+            }

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from kdlit import checks
-from kdlit.data.randomness import derive_seed
+from kdlit.randomness import derive_seed
 
 _PATHS = ("best_model_path", "last_model_path", "kth_best_model_path")
 

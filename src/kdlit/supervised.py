@@ -9,6 +9,7 @@ from kdlit.batch import Batch, Outputs
 from kdlit.classifier import ClassifierModule, OptimizerFactory, SchedulerFactory
 from kdlit.functional import truth_loss
 from kdlit.objectives.base import target_of
+from kdlit.schedules import Weight
 
 
 class SupervisedModule(ClassifierModule):
@@ -44,7 +45,7 @@ class SupervisedModule(ClassifierModule):
 
     def terms(
         self, outputs: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> tuple[dict[str, Tensor], Mapping[str, float]]:
+    ) -> tuple[dict[str, Tensor], Mapping[str, Weight]]:
         """Return the cross-entropy with the ground truth."""
         loss = truth_loss(outputs.logits, target_of(batch), self.label_smoothing)
         return {"truth": loss}, {"truth": 1.0}

@@ -27,7 +27,8 @@ def test_shapes_and_gradients(net, channels, classes):
 
 def test_pooling_before_relu_is_the_same_function():
     net, images = ArticleCNN(), torch.randn(4, 1, 28, 28)
-    conv1, pool, relu, conv2, _, _, *head = net
+    block1, block2, *head = net
+    (conv1, pool, relu), conv2 = block1, block2[0]
     expected = pool(relu(conv2(pool(relu(conv1(images))))))
     for layer in head:
         expected = layer(expected)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler, RandomSampler
 
-from kdlit.data.randomness import derive_seed
+from kdlit.randomness import derive_seed
 
 
 class InMemoryDataset(Dataset[tuple[Tensor, ...]]):

@@ -16,9 +16,9 @@ from kdlit import checks
 from kdlit.data.augment import Augmentation, NoAugmentation
 from kdlit.data.idx import load_idx_resource
 from kdlit.data.loading import EpochSampler, EvaluationSampler, InMemoryDataset, as_it_is
-from kdlit.data.randomness import derive_seed, uniform
 from kdlit.data.subsets import stratified_choice
 from kdlit.errors import ConfigError
+from kdlit.randomness import derive_seed, uniform
 
 Loader = DataLoader[tuple[Tensor, ...]]
 

@@ -4,7 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdlit.functional.divergence import check_same_shape, float32_at_least, kl_divergence
+from kdlit.functional.checks import check_same_logits
+from kdlit.functional.divergence import jensen_shannon_divergence, kl_divergence
+from kdlit.functional.precision import float32_at_least
+from kdlit.functional.temperature import rescaled
 
 
 def soft_label_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -14,9 +17,8 @@ def soft_label_loss(student_logits: Tensor, teacher_logits: Tensor, temperature:
         \mathrm{softmax}(z/T)\bigr)
 
     The factor T² keeps the size of the gradient as T grows, since each of the two softmaxes
-    shrinks it by 1/T. It stands in this function and nowhere else. The KL divergence has the
-    same gradient for the student as the cross-entropy with soft targets, and is zero when the
-    student agrees with the teacher.
+    shrinks it by 1/T. The KL divergence has the same gradient for the student as the
+    cross-entropy with soft targets, and is zero when the student agrees with the teacher.
 
     Args:
         student_logits: z, shape (N, C).
@@ -39,7 +41,7 @@ def soft_label_loss(student_logits: Tensor, teacher_logits: Tensor, temperature:
     >>> round(soft_label_loss(teacher, teacher, temperature=4.0).item(), 4)
     0.0
     """
-    return temperature**2 * kl_divergence(student_logits, teacher_logits, temperature)
+    return rescaled(kl_divergence(student_logits, teacher_logits, temperature), temperature)
 
 
 def hard_label_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -66,8 +68,106 @@ def hard_label_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     >>> round(hard_label_loss(student, teacher).item(), 4)
     0.6931
     """
-    check_same_shape(student_logits, teacher_logits)
+    check_same_logits(student_logits, teacher_logits)
     return F.cross_entropy(float32_at_least(student_logits), teacher_logits.argmax(dim=-1))
+
+
+def reverse_kl_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    r"""The divergence the other way round: the student keeps to what the teacher thinks likely.
+
+    .. math:: \mathcal{L}_\text{reverse} = T^2 \, \mathrm{KL}\bigl(\mathrm{softmax}(z/T) \,\|\,
+        \mathrm{softmax}(t/T)\bigr)
+
+    A student that cannot follow the teacher everywhere spreads under the forward divergence and
+    chooses some of the teacher's modes under this one. The source has no T²; it stands here as in
+    :func:`soft_label_loss`, and is 1 at T = 1.
+
+    Args:
+        student_logits: z, shape (N, C).
+        teacher_logits: t, shape (N, C); no gradient is needed.
+        temperature: T > 0.
+
+    Returns:
+        A scalar >= 0, in nats, averaged over the batch.
+
+    Raises:
+        ConfigError: if the shapes differ or are not (N, C).
+
+    Source: Gu et al., "MiniLLM: Knowledge Distillation of Large Language Models", 2024
+    (arXiv:2306.08543), which minimises it over sequences; here it is that of one distribution.
+
+    >>> import torch
+    >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[2.0, 0.0]])
+    >>> round(reverse_kl_loss(student, teacher, temperature=1.0).item(), 4)
+    0.4338
+    """
+    return rescaled(kl_divergence(teacher_logits, student_logits, temperature), temperature)
+
+
+def jensen_shannon_loss(
+    student_logits: Tensor, teacher_logits: Tensor, beta: float, temperature: float
+) -> Tensor:
+    r"""The generalised Jensen-Shannon divergence between student and teacher.
+
+    .. math:: \mathcal{L}_\text{js} = T^2 \, \mathrm{JSD}_\beta\bigl(\mathrm{softmax}(t/T)
+        \,\|\, \mathrm{softmax}(z/T)\bigr)
+
+    with :func:`kdlit.functional.jensen_shannon_divergence`. The source has no T²; it stands here
+    as in :func:`soft_label_loss`, and is 1 at T = 1.
+
+    Args:
+        student_logits: z, shape (N, C).
+        teacher_logits: t, shape (N, C); no gradient is needed.
+        beta: weight of the teacher in the mixture, in [0, 1].
+        temperature: T > 0.
+
+    Returns:
+        A scalar >= 0, in nats, averaged over the batch.
+
+    Raises:
+        ConfigError: if the shapes differ or are not (N, C).
+
+    Source: Agarwal et al., "On-Policy Distillation of Language Models: Learning from
+    Self-Generated Mistakes", 2024, section 2 (arXiv:2306.13649).
+
+    >>> import torch
+    >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[2.0, 0.0]])
+    >>> round(jensen_shannon_loss(student, teacher, beta=0.5, temperature=1.0).item(), 4)
+    0.0895
+    """
+    divergence = jensen_shannon_divergence(student_logits, teacher_logits, beta, temperature)
+    return rescaled(divergence, temperature)
+
+
+def logit_mse_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    r"""The student's logits are regressed onto the teacher's.
+
+    .. math:: \mathcal{L}_\text{mse} = \frac{1}{NC} \sum_n \lVert z_n - t_n \rVert_2^2
+
+    Both sources print the squared norm, the sum over classes (the first with the factor 1/2); the
+    second one's code takes the mean over classes, as here. For logits that sum to 0
+    :func:`soft_label_loss` tends to half of this loss as T grows.
+
+    Args:
+        student_logits: z, shape (N, C).
+        teacher_logits: t, shape (N, C); no gradient is needed.
+
+    Returns:
+        A scalar >= 0.
+
+    Raises:
+        ConfigError: if the shapes differ or are not (N, C).
+
+    Source: Ba, Caruana, "Do Deep Nets Really Need to be Deep?", 2014 (arXiv:1312.6184); Kim et
+    al., "Comparing Kullback-Leibler Divergence and Mean Squared Error Loss in Knowledge
+    Distillation", 2021 (arXiv:2105.08919).
+
+    >>> import torch
+    >>> logit_mse_loss(torch.tensor([[0.0, 0.0]]), torch.tensor([[2.0, 0.0]])).item()
+    2.0
+    """
+    check_same_logits(student_logits, teacher_logits)
+    return F.mse_loss(float32_at_least(student_logits), float32_at_least(teacher_logits))
 
 
 def truth_loss(student_logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -87,7 +187,6 @@ def truth_loss(student_logits: Tensor, target: Tensor, label_smoothing: float = 
     Source of the smoothing: Szegedy et al., "Rethinking the Inception Architecture for Computer
     Vision", 2016, section 7 (arXiv:1512.00567).
 
-    >>> import torch
     >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
     >>> round(truth_loss(logits, target).item(), 4)
     0.1269

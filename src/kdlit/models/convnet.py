@@ -1,5 +1,6 @@
 """Convolutional teachers for 28x28 images."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ class ConvNet(nn.Sequential):
 
     Each block is `depth` times (convolution, batch norm, ReLU), with 2x2 max pooling after the
     last convolution: there it costs least, since normalisation and ReLU then see a quarter of the
-    pixels.
+    pixels. Layers are named `stem`, `block1`, ..., `flatten`, `dropout` (if any) and `classifier`.
 
     Args:
         channels: channels of the stem and of each block, at most three blocks for 28x28 images.
@@ -49,23 +50,25 @@ class ConvNet(nn.Sequential):
             raise ConfigError(f"`channels` must name 1 to 4 layers, got {list(channels)}")
         for width in channels:
             checks.integer("channels", width)
-        layers: list[nn.Module] = [
-            # No padding: 28 pixels become 12, and the digits' empty frame is not computed.
-            nn.Conv2d(in_channels, channels[0], kernel_size=5, stride=2, bias=False),
-            nn.BatchNorm2d(channels[0]),
-            nn.ReLU(),
-        ]
-        for before, after in pairwise(channels):
+        # No padding: 28 pixels become 12, and the digits' empty frame is not computed.
+        stem = nn.Conv2d(in_channels, channels[0], kernel_size=5, stride=2, bias=False)
+        layers: dict[str, nn.Module] = {
+            "stem": nn.Sequential(stem, nn.BatchNorm2d(channels[0]), nn.ReLU())
+        }
+        for number, (before, after) in enumerate(pairwise(channels), start=1):
+            block: list[nn.Module] = []
             for position in range(depth):
                 width = before if position == 0 else after
-                layers.append(nn.Conv2d(width, after, kernel_size=3, padding=1, bias=False))
+                block.append(nn.Conv2d(width, after, kernel_size=3, padding=1, bias=False))
                 if position == depth - 1:
-                    layers.append(nn.MaxPool2d(2))
-                layers += [nn.BatchNorm2d(after), nn.ReLU()]
+                    block.append(nn.MaxPool2d(2))
+                block += [nn.BatchNorm2d(after), nn.ReLU()]
+            layers[f"block{number}"] = nn.Sequential(*block)
         side = 12 // 2 ** (len(channels) - 1)
-        layers.append(nn.Flatten())
+        layers["flatten"] = nn.Flatten()
         if dropout:
-            layers.append(nn.Dropout(dropout))
-        super().__init__(*layers, nn.Linear(channels[-1] * side * side, num_classes))
+            layers["dropout"] = nn.Dropout(dropout)
+        layers["classifier"] = nn.Linear(channels[-1] * side * side, num_classes)
+        super().__init__(OrderedDict(layers))
         # The same numbers in another order in memory, which convolutions on CPUs and GPUs prefer.
         self.to(memory_format=torch.channels_last)

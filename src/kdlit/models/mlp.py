@@ -1,5 +1,6 @@
 """A multi-layer perceptron of any widths."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -10,6 +11,8 @@ from kdlit import checks
 
 class MLP(nn.Sequential):
     """Flatten, then hidden layers with ReLU (and dropout), then a linear classifier.
+
+    Layers are named `flatten`, `hidden1`, `hidden2`, ... and `classifier`.
 
     Args:
         in_features: values per sample; 784 for 28x28 grey images.
@@ -36,10 +39,10 @@ class MLP(nn.Sequential):
         checks.integer("in_features", in_features)
         checks.integer("num_classes", num_classes)
         checks.fraction("dropout", dropout, below_one=True)
-        layers: list[nn.Module] = [nn.Flatten()]
+        layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
         sizes = [in_features, *(checks.integer("widths", width) for width in widths)]
-        for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.ReLU()]
-            if dropout:
-                layers.append(nn.Dropout(dropout))
-        super().__init__(*layers, nn.Linear(sizes[-1], num_classes))
+        for number, (before, after) in enumerate(pairwise(sizes), start=1):
+            parts = [nn.Linear(before, after), nn.ReLU(), *([nn.Dropout(dropout)] * bool(dropout))]
+            layers[f"hidden{number}"] = nn.Sequential(*parts)
+        layers["classifier"] = nn.Linear(sizes[-1], num_classes)
+        super().__init__(OrderedDict(layers))

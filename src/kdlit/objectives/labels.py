@@ -4,12 +4,14 @@ from torch import Tensor
 
 from kdlit import checks
 from kdlit.batch import Batch, Outputs
-from kdlit.errors import ConfigError
 from kdlit.functional import hard_label_loss, soft_label_loss, truth_loss
-from kdlit.objectives.base import Objective, logits_of, target_of
+from kdlit.objectives.base import Objective, target_of
+from kdlit.objectives.teacher_labels import TeacherLabels
+from kdlit.objectives.transforms import LogitTransform
+from kdlit.schedules import Weight
 
 
-class BlendedLabels(Objective):
+class BlendedLabels(TeacherLabels):
     r"""Soft labels, hard labels and ground truth, each with its own weight.
 
     .. math:: \mathcal{L} = w_s \mathcal{L}_\text{soft}(T) + w_h \mathcal{L}_\text{hard}
@@ -23,6 +25,8 @@ class BlendedLabels(Objective):
         hard: w_h >= 0, weight of :func:`kdlit.functional.hard_label_loss`.
         truth: w_t >= 0, weight of the cross-entropy with the ground truth.
         temperature: T > 0 of the soft labels.
+        transform: of the logits that soft and hard labels compare; see
+            :mod:`kdlit.objectives.transforms`.
 
     Raises:
         ConfigError: if a weight is negative, all are 0, or the temperature is not > 0.
@@ -33,40 +37,28 @@ class BlendedLabels(Objective):
 
     def __init__(
         self,
-        soft: float = 0.5,
-        hard: float = 0.25,
-        truth: float = 0.25,
+        soft: Weight = 0.5,
+        hard: Weight = 0.25,
+        truth: Weight = 0.25,
         temperature: float = 4.0,
+        transform: LogitTransform | None = None,
     ) -> None:
-        super().__init__()
-        weights = {
-            "soft": checks.non_negative("soft", soft),
-            "hard": checks.non_negative("hard", hard),
-            "truth": checks.non_negative("truth", truth),
-        }
+        super().__init__({"soft": soft, "hard": hard, "truth": truth}, transform)
         self.temperature = checks.positive("temperature", temperature)
-        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
-        if not self.weights:
-            raise ConfigError("at least one of `soft`, `hard`, `truth` must be > 0, got 0 for all")
-        self.needs_teacher = "soft" in self.weights or "hard" in self.weights
 
-    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms that have a weight."""
-        z, terms = student.logits, {}
+    def compare(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        """Return the soft and the hard term."""
+        z, t = self.pair(student, teacher)
+        terms = {}
         if "soft" in self.weights:
-            terms["soft"] = soft_label_loss(z, logits_of(teacher), self.temperature)
+            terms["soft"] = soft_label_loss(z, t, self.temperature)
         if "hard" in self.weights:
-            terms["hard"] = hard_label_loss(z, logits_of(teacher))
-        if "truth" in self.weights:
-            terms["truth"] = truth_loss(z, target_of(batch))
+            terms["hard"] = hard_label_loss(z, t)
         return terms
 
-    def extra_repr(self) -> str:
-        """Show the weights, and the temperature where it matters."""
-        parts = [f"{name}={weight:g}" for name, weight in self.weights.items()]
-        return ", ".join(
-            parts + ([f"temperature={self.temperature:g}"] if "soft" in self.weights else [])
-        )
+    def settings(self) -> dict[str, object]:
+        """Return the temperature where it matters."""
+        return {"temperature": self.temperature} if "soft" in self.weights else {}
 
 
 class SoftLabels(BlendedLabels):
@@ -80,6 +72,8 @@ class SoftLabels(BlendedLabels):
             Representation Distillation", 2020 (arXiv:1910.10699), section 4.
         alpha: weight of the *teacher*, in [0, 1]. Default 0.9, from the same recipe; 1 uses no
             ground truth, and 0 is :class:`TruthLabels`.
+        transform: of the logits that are compared, such as
+            :class:`kdlit.objectives.Standardize`; None leaves them as they are.
 
     Raises:
         ConfigError: if `temperature` is not > 0 or `alpha` not in [0, 1].
@@ -96,9 +90,14 @@ class SoftLabels(BlendedLabels):
     {'soft': 3.0444, 'truth': 1.0986}
     """
 
-    def __init__(self, temperature: float = 4.0, alpha: float = 0.9) -> None:
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        alpha: float = 0.9,
+        transform: LogitTransform | None = None,
+    ) -> None:
         alpha = checks.fraction("alpha", alpha)
-        super().__init__(soft=alpha, hard=0.0, truth=1 - alpha, temperature=temperature)
+        super().__init__(alpha, 0.0, 1 - alpha, temperature, transform)
 
 
 class HardLabels(BlendedLabels):
@@ -108,6 +107,7 @@ class HardLabels(BlendedLabels):
 
     Args:
         alpha: weight of the *teacher*, in [0, 1]. Default 0.5, as in the source.
+        transform: of the logits that are compared; see :mod:`kdlit.objectives.transforms`.
 
     Raises:
         ConfigError: if `alpha` is not in [0, 1].
@@ -119,9 +119,9 @@ class HardLabels(BlendedLabels):
     {'hard': 0.5, 'truth': 0.5}
     """
 
-    def __init__(self, alpha: float = 0.5) -> None:
+    def __init__(self, alpha: float = 0.5, transform: LogitTransform | None = None) -> None:
         alpha = checks.fraction("alpha", alpha)
-        super().__init__(soft=0.0, hard=alpha, truth=1 - alpha)
+        super().__init__(soft=0.0, hard=alpha, truth=1 - alpha, transform=transform)
 
 
 class TruthLabels(BlendedLabels):

@@ -1,6 +1,16 @@
-"""Where teaching comes from: frozen networks, and a store of trained ones."""
+"""Where teaching comes from: networks, alone, averaged or trained along, and a store of them."""
 
+from kdlit.teachers.ema import EMATeacher
+from kdlit.teachers.ensemble import EnsembleTeacher
 from kdlit.teachers.frozen import FrozenTeacher, TeacherSource, as_source
 from kdlit.teachers.store import StoredTeacher, TeacherStore
 
-__all__ = ["FrozenTeacher", "StoredTeacher", "TeacherSource", "TeacherStore", "as_source"]
+__all__ = [
+    "EMATeacher",
+    "EnsembleTeacher",
+    "FrozenTeacher",
+    "StoredTeacher",
+    "TeacherSource",
+    "TeacherStore",
+    "as_source",
+]

@@ -1,11 +1,15 @@
 """A teacher that cannot change."""
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdlit.batch import Batch, Outputs
+from kdlit.errors import TeacherError
+from kdlit.taps import Taps
 
 
 class TeacherSource(nn.Module):
@@ -15,9 +19,49 @@ class TeacherSource(nn.Module):
     out of its parameters and its state, and moves it along to other devices and types.
     """
 
+    @property
+    def single_network(self) -> nn.Module | None:
+        """The network that teaches, where there is exactly one."""
+        return None
+
+    def train(self, mode: bool = True) -> "TeacherSource":
+        """Stay in evaluation mode, whatever is asked."""
+        super().train(False)
+        return self
+
     @abstractmethod
     def forward(self, batch: Batch) -> Outputs:
         """Return the teacher's outputs for a batch, without gradients."""
+
+    def probe(self, batch: Batch) -> Outputs:
+        """Answer one batch before training begins, for the shapes."""
+        outputs: Outputs = self(batch)
+        return outputs
+
+    def tap(self, layers: Sequence[str]) -> None:
+        """Give these layers' outputs as `features` from now on; none removes all taps.
+
+        Raises:
+            TeacherError: if the source has no layers to give.
+        """
+        if layers:
+            raise TeacherError(
+                f"{type(self).__name__} gives logits alone, and an objective asks for its layers "
+                f"{', '.join(layers)}"
+            )
+
+    def begin(self, student: nn.Module) -> None:
+        """Take note of the student before its training begins."""
+
+    def after_step(self, student: nn.Module) -> None:
+        """Take note of the student after each step of its optimizer."""
+
+    def state_to_keep(self) -> Mapping[str, Tensor] | None:
+        """Return what a checkpoint must keep to go on, for a source that changes in training."""
+        return None
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state_to_keep` returned."""
 
 
 class FrozenTeacher(TeacherSource):
@@ -39,17 +83,28 @@ class FrozenTeacher(TeacherSource):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network.requires_grad_(False)
+        self._taps: Taps | None = None
         self.eval()
 
-    def train(self, mode: bool = True) -> "FrozenTeacher":
-        """Stay in evaluation mode, whatever is asked."""
-        super().train(False)
-        return self
+    @property
+    def single_network(self) -> nn.Module | None:
+        """The network."""
+        return self.network
+
+    def tap(self, layers: Sequence[str]) -> None:
+        """Give these layers' outputs as `features` from now on; none removes all taps."""
+        if self._taps is not None:
+            self._taps.close()
+        self._taps = Taps(self.network, layers, "teacher") if layers else None
+
+    def probe(self, batch: Batch) -> Outputs:
+        """Answer one batch, and find which layers' outputs must be copied."""
+        return super().probe(batch) if self._taps is None else self._taps.probe(batch)
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Outputs:
         """Run the network. Not in inference mode, whose tensors a loss may not save."""
-        return batch.run(self.network)
+        return batch.run(self.network) if self._taps is None else self._taps.run(batch)
 
 
 def as_source(teacher: nn.Module) -> TeacherSource:

@@ -1,6 +1,6 @@
 import torch
 
-from kdlit.data.randomness import derive_seed, uniform
+from kdlit.randomness import derive_seed, uniform
 
 
 def test_numbers_are_uniform_and_uncorrelated():

@@ -1,0 +1,27 @@
+"""No label strategy: the student imitates features alone."""
+
+from torch import Tensor
+
+from kdlit.batch import Batch, Outputs
+from kdlit.objectives.base import Objective
+
+
+class NoLabels(Objective):
+    """Nothing is asked of the logits; feature objectives are all that is trained on.
+
+    For objectives whose paper has no other loss, such as :class:`kdlit.objectives.SimKD`. A
+    student's classifier that no objective reaches keeps its random weights.
+
+    >>> NoLabels().weights
+    {}
+    """
+
+    needs_teacher = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = {}
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        """Return no terms."""
+        return {}

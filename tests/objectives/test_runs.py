@@ -1,0 +1,103 @@
+"""Every objective within Lightning: resumed in the middle, and in two processes."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from conftest import trainer
+from kdlit import DistillationModule, TruthLabels
+from objectives.every import CASES
+from objectives.table import Case, Tiny, samples, trained_teacher
+
+ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+class Images(pl.LightningDataModule):
+    """Samples with their index, in an order that depends on nothing."""
+
+    def _loader(self) -> DataLoader:
+        batch = samples(48)
+        return DataLoader(TensorDataset(batch.inputs, batch.target, batch.index), batch_size=8)
+
+    train_dataloader = val_dataloader = _loader
+
+
+def module_of(case: Case, seed: int = 0) -> DistillationModule:
+    """Return a module that is trained with this objective and nothing else that distils."""
+    torch.manual_seed(seed)
+    student = trained_teacher().requires_grad_(True) if case.equal_networks else Tiny()
+    objective = case.make()
+    is_label = not (objective.student_layers or objective.teacher_layers)
+    return DistillationModule(
+        student,
+        trained_teacher(),
+        objective if is_label else TruthLabels(),
+        partial(torch.optim.Adam, lr=0.01),
+        features={} if is_label else {"own": objective},
+    )
+
+
+@ALL
+def test_resumed_in_the_middle_is_the_uninterrupted_run_to_the_bit(case, tmp_path):
+    whole = module_of(case)
+    trainer(max_epochs=2).fit(whole, Images())
+    half = trainer(max_epochs=1)
+    half.fit(module_of(case), Images())
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    rest = module_of(case, seed=9)
+    trainer(max_epochs=2).fit(rest, Images(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    one, two = whole.state_dict(), rest.state_dict()
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@ALL
+def test_a_checkpoint_gives_the_student_without_the_objective(case, tmp_path):
+    module = module_of(case)
+    fit = trainer()
+    fit.fit(module, Images())
+    fit.save_checkpoint(tmp_path / "run.ckpt")
+    student = module.student
+    found = DistillationModule.load_from_checkpoint(
+        tmp_path / "run.ckpt", student=student, label=TruthLabels(), weights_only=True
+    )
+    assert found.student is student
+
+
+def test_two_processes_train_the_same_student_and_the_same_parts():
+    """One launch for all rows: each process trains every row on its own half of the samples."""
+    here = Path(__file__).resolve()
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0",
+         "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", str(here)],
+        env={**os.environ, "PYTHONPATH": str(here.parent.parent), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    assert done.stdout.count("same on both") == len(CASES), done.stdout
+
+
+def _train_in_two_processes() -> None:
+    from torch import distributed
+
+    for name, case in CASES.items():
+        module = module_of(case)
+        trainer(devices=2, strategy="ddp").fit(module, Images())
+        bits = torch.cat([v.detach().double().flatten() for v in module.state_dict().values()])
+        both = [torch.empty_like(bits) for _ in range(2)]
+        distributed.all_gather(both, bits)
+        assert torch.isfinite(bits).all(), name
+        assert torch.equal(*both), f"{name}: the processes' states differ"
+        if distributed.get_rank() == 0:
+            print(name, "same on both", flush=True)
+
+
+if __name__ == "__main__":
+    _train_in_two_processes()
