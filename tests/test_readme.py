@@ -6,12 +6,14 @@ import subprocess
 import sys
 
 import pytest
+from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
-from app.conftest import SMALL
 from conftest import REPOSITORY
 from kdlit import report
 from kdlit.app import train
+from kdlit.app.cli import register_resolvers
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -25,29 +27,50 @@ TRAIN = [words[1:] for words in COMMANDS if words[0] == "scripts/train.py"]
 def test_there_are_commands_and_their_scripts_exist():
     assert len(TRAIN) >= 8
     assert all((REPOSITORY / words[0]).is_file() for words in COMMANDS)
-    assert {words[0] for words in COMMANDS} <= {"scripts/train.py", "scripts/report.py"}
+    names = {"scripts/train.py", "scripts/report.py", "scripts/compare.py"}
+    assert {words[0] for words in COMMANDS} <= names
+
+
+VALUES = [
+    f"data.root={REPOSITORY / 'data'}",
+    "data.train_size=300",
+    "data.batch_size=16",
+    "data.val_size=500",
+    "teacher.trainer.max_epochs=1",
+    "teacher.data.train_size=2000",
+    "teacher.teacher.trainer.max_epochs=1",
+    "teacher.teacher.data.train_size=2000",
+    "trainer.max_epochs=1",
+    "trainer.limit_test_batches=2",
+    "trainer.log_every_n_steps=2",
+]
 
 
 def smaller(words: list[str]) -> list[str]:
-    """Keep what the command chooses, and make everything small that it leaves open."""
-    chosen = {word.split("=")[0] for word in words}
-    groups = " ".join(words)
-    extra = []
-    for line in SMALL:
-        key = line.split("=")[0]
-        if key.startswith("student") and ("student=" in groups or "experiment=" in groups):
-            continue
-        if key.startswith(("teacher/", "teacher.network")) and "experiment=" in groups:
-            continue
-        if key.startswith("teacher") and ("teacher=" in groups):
-            continue
-        if key == "trainer" and "trainer=" in groups:
-            continue
-        if key not in chosen:
-            extra.append(line)
-    limits = ["++trainer.max_epochs=1", "++trainer.limit_test_batches=2", "data.train_size=300"]
+    """Return the command with its own choices, and everything that takes long made short."""
+    given = [word for word in words if not word.startswith("-")]
+    # Of a long list of seeds two say as much.
+    given = [",".join(w.split(",")[:2]) if w.startswith("seed=") else w for w in given]
     flags = [word for word in words if word.startswith("-")]
-    return [*flags, *extra, *(word for word in words if not word.startswith("-")), *limits]
+    chosen = [word for word in given if "," not in word or "[" in word]
+    quick = []
+    if not any(word.startswith("trainer=") for word in given):
+        quick.append("trainer=cpu")
+    if not any(word.startswith(("teacher", "experiment=", "feature")) for word in given):
+        quick += ["teacher/network=mlp", "teacher.network.widths=[32]"]
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("kdlit.conf", version_base="1.3"):
+        config = compose("train", [word for word in chosen if not word.startswith("ckpt_path")])
+    have = [line for line in VALUES if _has(config, line.split("=")[0])]
+    return [*flags, *given, *quick, *have]
+
+
+def _has(config, key: str) -> bool:
+    """Return whether a configuration has a key, whatever its value."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent)
+    return node is not None and name in node
 
 
 @pytest.mark.parametrize("words", TRAIN, ids=" ".join)

@@ -46,7 +46,10 @@ def command(tmp_path, cache, monkeypatch):
             small = [
                 line for line in SMALL if not line.startswith(("teacher.trainer", "teacher.d"))
             ]
-        if "teacher=none" in overrides:
+        if {"teacher=born_again", "experiment=born_again"} & set(overrides):
+            # Its network is the student's.
+            small = [line for line in SMALL if not line.startswith(("teacher/n", "teacher.n"))]
+        if {"teacher=none", "teacher=ema"} & set(overrides):
             small = [line for line in small if not line.startswith("teacher")]
         flags = [line for line in overrides if line.startswith("-")]
         overrides = tuple(line for line in overrides if not line.startswith("-"))

@@ -22,6 +22,11 @@ TABLE = [
     (["label=hard", "+label.temperature=8"], ["label", "temperature"]),
     (["label.temprature=8"], ["label.temprature", "did you mean temperature?"]),
     (["label=truth", "label.alpha=1"], ["label.alpha", "label=truth has no keys"]),
+    (["label=truth", "label/transform=top_k"], ["label/transform"]),
+    (["label/transform=top_k", "label.transform.k=1"], ["label.transform", "k", ">= 2", "got 1"]),
+    (["label=reverse_kl", "label/transform=top_k"], ["label", "transform", "TopK", "infinite"]),
+    (["label=mlkd", "label.temperatures=[]"], ["label", "temperatures", "[2,4]"]),
+    (["label=dkd", "label.warmup_steps=-1"], ["warmup_steps", ">= 0", "got -1"]),
     (["label=sofd"], ["label/sofd", "hard", "soft", "truth"]),
     (["optimizer=adamm"], ["optimizer/adamm", "adamw", "sgd"]),
     (["lable=soft"], ["lable", "label"]),
@@ -64,6 +69,10 @@ TABLE = [
     (["teacher.data.train_size=70000"], ["teacher.data", "got 70000"]),
     (["task=teacher", "ckpt_path=last"], ["ckpt_path=last"]),
     (["--config-dir=.", "label.temprature=8"], ["did you mean temperature?"]),
+    (["feature=hint", "feature.hint.student_layer=hiden1"], ["feature", "'hiden1'", "hidden1"]),
+    (["feature=review"], ["feature", "MLP has no layer 'block1'"]),
+    (["feature=hint", "feature.hint.weight=-1"], ["feature.hint", "weight", "got -1"]),
+    (["label=none"], ["nothing would be learned"]),
     (["logger=[wandb]"], ['pip install "kdlit[wandb]"']),
 ]
 
@@ -90,7 +99,7 @@ def write_truncated(path):
         (lambda path: torch.save(torch.nn.Linear(2, 2), path), ["could run code", "state_dict()"]),
         (
             lambda path: torch.save(torch.nn.Linear(2, 2).state_dict(), path),
-            ["another network", "missing keys: 1.weight", "unexpected keys: weight, bias"],
+            ["another network", "missing keys: hidden1.0.weight", "unexpected keys: weight, bias"],
         ),
     ],
 )

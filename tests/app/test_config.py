@@ -35,8 +35,9 @@ def composed(*overrides: str) -> DictConfig:
 
 def test_the_groups_are_those_that_the_architecture_names():
     assert {str(group) for group in GROUPS} == {
-        "callbacks", "data", "data/augment", "experiment", "label", "logger", "optimizer",
-        "scheduler", "student", "teacher", "teacher/network", "trainer",
+        "callbacks", "data", "data/augment", "experiment", "feature", "label", "label/transform",
+        "logger", "mix", "optimizer", "scheduler", "student", "teacher", "teacher/network",
+        "trainer",
     }  # fmt: skip
 
 
@@ -44,12 +45,12 @@ def test_the_groups_are_those_that_the_architecture_names():
 def test_every_option_instantiates(group, option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     extra = ["teacher.path=missing.pt"] if (group, option) == ("teacher", "checkpoint") else []
-    choice = f"[{option}]" if group == "logger" else option
+    choice = f"[{option}]" if group in {"logger", "feature"} else option
     config = composed(f"{group}={choice}", *extra)
     key = group.split("/")[0]
     if group == "experiment":
         assert build(config, "label")
-    elif group in {"logger", "callbacks"}:
+    elif group in {"logger", "callbacks", "feature"}:
         for name in config[key]:
             if name in {"wandb", "mlflow"} and importlib.util.find_spec(name) is None:
                 with pytest.raises(ValueError, match=rf'pip install "kdlit\[{name}\]"'):
@@ -68,6 +69,15 @@ def test_every_option_instantiates(group, option, tmp_path, monkeypatch):
             assert factory(accelerator="cpu", logger=False, max_epochs=1).max_epochs == 1
     else:
         assert build(config, key) is not None
+
+
+def test_every_label_that_can_takes_a_transform():
+    labels = [option for group, option in OPTIONS if group == "label"]
+    able = [o for o in labels if hasattr(build(composed(f"label={o}"), "label"), "transform")]
+    assert {"soft", "hard", "dkd"} <= set(able)
+    for option in set(able) - {"truth"}:
+        label = build(composed(f"label={option}", "label/transform=standardize"), "label")
+        assert type(label.transform).__name__ == "Standardize"
 
 
 def test_an_experiment_does_not_silence_the_command_line():

@@ -1,35 +1,43 @@
 """From configuration nodes to objects, with errors that name the key."""
 
+import copy
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kdlit.batch import Batch
 from kdlit.classifier import wants_total_steps
+from kdlit.distillation import DistillationModule
 from kdlit.errors import ConfigError, KdlitError
+from kdlit.objectives import Objective
+from kdlit.objectives.base import looks_inside
 
 _EXTRAS = {"timm": "timm", "wandb": "wandb", "mlflow": "mlflow"}
 
 
-def build(config: DictConfig, key: str) -> Any:
-    """Instantiate the node `key` of a configuration.
+def build(config: DictConfig, key: str, /, **arguments: Any) -> Any:
+    """Instantiate the node `key` of a configuration, with further arguments that are in no file.
 
     Raises:
         ConfigError: if that fails, with the key and the reason.
     """
     try:
-        return instantiate(config[key])
+        return instantiate(config[key], **arguments)
     except HydraException as error:
         where = re.search(r"full_key: (\S+)", str(error))
         cause: BaseException = error
         while cause.__cause__ is not None and not isinstance(cause, KdlitError):
             cause = cause.__cause__
-        raise ConfigError(f"{where[1] if where else key}: {_way_out(cause)}") from error
+        place, text = where[1] if where else key, _way_out(cause)
+        # What made parts of its own may have said more exactly where it went wrong.
+        told = isinstance(cause, KdlitError) and re.match(rf"`?{re.escape(place)}\.", text)
+        raise ConfigError(text if told else f"{place}: {text}") from error
 
 
 def _way_out(error: BaseException) -> str:
@@ -40,12 +48,17 @@ def _way_out(error: BaseException) -> str:
     return text if isinstance(error, KdlitError) else f"{type(error).__name__}: {text}"
 
 
-def build_all(config: DictConfig, key: str) -> list[Any]:
-    """Instantiate every entry of a mapping of nodes, such as `callbacks`."""
+def build_part(node: DictConfig, key: str, /, **arguments: Any) -> Any:
+    """Instantiate a node by itself, with errors that name the `key` where it stands."""
+    return build(OmegaConf.create({key: node}), key, **arguments)
+
+
+def build_all(config: DictConfig, key: str) -> dict[str, Any]:
+    """Instantiate every entry of a mapping of nodes, such as `callbacks`, by its name."""
     group = config.get(key)
     if not isinstance(group, DictConfig):
-        return []
-    return [build(group, str(name)) for name in group if group[name] is not None]
+        return {}
+    return {str(name): build(group, str(name)) for name in group if group[name] is not None}
 
 
 @torch.no_grad()
@@ -77,6 +90,36 @@ def check_network(network: nn.Module, data: Any, key: str) -> None:
         )
 
 
+def check_objectives(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    label: Objective,
+    features: Mapping[str, Objective],
+    data: Any,
+) -> None:
+    """Set copies of the objectives up for copies of the networks and two blank samples.
+
+    That layers fit is not checked for a datamodule that does not say `sample_shape`.
+
+    Raises:
+        ConfigError: if there is nothing to learn, no such layer, or if layers do not fit.
+    """
+    student, label, own = copy.deepcopy((student, label, dict(features)))
+    module = DistillationModule(student, teacher, label, features=own)
+    shape = getattr(data, "sample_shape", None)
+    if shape is None or not any(map(looks_inside, (label, *own.values()))):
+        return
+    if module.teacher is not None:
+        module.teacher.begin(student)
+    try:
+        module.rehearse(Batch(torch.zeros(2, *shape)))
+    except KdlitError as error:
+        raise ConfigError(f"feature: {error}") from error
+    except (RuntimeError, TypeError, ValueError) as error:
+        names = ", ".join(features) or type(label).__name__
+        raise ConfigError(f"feature: {names} cannot be set up for these layers: {error}") from error
+
+
 def check_optimizer(factory: Any, scheduler: Any, key: str) -> None:
     """Make an optimizer and a schedule of one number, so that bad settings fail at once.
 
@@ -98,3 +141,8 @@ def check_optimizer(factory: Any, scheduler: Any, key: str) -> None:
 def _settings(factory: Any) -> str:
     keywords = getattr(factory, "keywords", {})
     return ", ".join(f"{name}={value}" for name, value in keywords.items())
+
+
+def plain(node: Any) -> Any:
+    """Return a node as plain dictionaries and lists, everything in it resolved."""
+    return OmegaConf.to_container(node, resolve=True)

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from kdlit.app.build import build, build_all, check_network, check_optimizer
+from kdlit.app.build import build, build_all, check_network, check_objectives, check_optimizer
 from kdlit.app.resume import CONFIG_FILE, checkpoint_to_resume
 from kdlit.app.summary import (
     describe_machine,
@@ -28,6 +28,8 @@ from kdlit.checks import did_you_mean, integer
 from kdlit.distillation import DistillationModule
 from kdlit.errors import ConfigError, KdlitError, TeacherError
 from kdlit.files import write_atomically, write_json
+from kdlit.mixup import Mix
+from kdlit.objectives import Objective
 from kdlit.weights import load_weights, save_weights
 
 log = logging.getLogger("kdlit")
@@ -77,7 +79,10 @@ def _teach(config: DictConfig) -> dict[str, Any]:
         )
     option = _teacher_option(config)
     if not option.trains:
-        raise ConfigError("task=teacher trains a teacher: choose teacher=auto, article or large")
+        raise ConfigError(
+            "task=teacher trains a teacher: choose teacher=auto, article, large, assistant or "
+            "born_again"
+        )
     option.check(config)
     _save_config(config)
     teacher = option.prepare(config, anew=True)
@@ -107,19 +112,21 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         pl.seed_everything(config.seed, workers=True, verbose=False)
         student = build(config, "student")
         data = build(config, "data")
-        label = build(config, "label")
+        label, features = build(config, "label"), build_all(config, "feature")
+        mix = build(config, "mix")
         optimizer, scheduler = build(config, "optimizer"), build(config, "scheduler")
         check_optimizer(optimizer, scheduler, "")
         check_network(student, data, "student")
         trainer = _trainer(config)
         option = _teacher_option(config)
-        if label.needs_teacher and not option.gives_network:
-            raise TeacherError(
-                f"{type(label).__name__} needs a teacher: choose teacher=auto, or label=truth"
-            )
+        for objective in (label, *features.values()):
+            _check_objective(objective, option, mix)
+            if objective.needs_index and hasattr(data, "index"):
+                data.index = True
         data.prepare_data()
         data.setup("fit")
         option.check(config)
+        check_objectives(student, option.blank(), label, features, data)
         _save_config(config)
     with clock("teacher"):
         teacher = option.prepare(config)
@@ -127,16 +134,22 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
             log.info("Teacher: %s (%s)", type(teacher.network).__name__, teacher.source)
     # A teacher was seeded in between, or not: the run goes on with its own seed in either case.
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    module = DistillationModule(student, teacher.network, label, optimizer, scheduler)
+    module = DistillationModule(
+        student, teacher.network, label, optimizer, scheduler, features, mix
+    )
     with clock("fit"):
         if resume_from is not None:
             log.info("Going on from %s", resume_from)
         trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
-    trained_on = training_samples(trainer)
+    shown = {
+        "training_samples": training_samples(trainer),
+        # Of objectives: trained with the student, and not shipped with it.
+        "extra_parameters": _trained(module) - _trained(module.student),
+    }
     with clock("test"):
         best = _best_checkpoint(trainer)
         if best is not None:
-            load_weights(student, best)
+            load_weights(module.student, best)
         # On all ranks: the test set is shared among them.
         trainer.test(module, data, verbose=False)
     if not trainer.is_global_zero:
@@ -148,14 +161,31 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "selected": {"checkpoint": best.name if best else None, **_selection(trainer)},
-        **_results(trainer, student, teacher, trained_on),
+        **_results(trainer, module.student, teacher, shown),
         "seconds": clock.seconds,
         **describe_machine(trainer.strategy.root_device),
     }
-    _write(run_dir, student, config, summary)
+    _write(run_dir, module.student, config, summary)
     print_table(summary)
     log.info("Written to %s/: student.safetensors, summary.json, ...", run_dir)
     return summary
+
+
+def _check_objective(objective: Objective, option: TeacherOption, mix: Mix) -> None:
+    """Check that an objective will find what it reads."""
+    name = type(objective).__name__
+    if objective.needs_teacher and not option.gives_network:
+        raise TeacherError(f"{name} needs a teacher: choose teacher=auto, or label=truth")
+    if objective.teacher_layers and not option.gives_layers:
+        raise TeacherError(
+            f"{name} reads the teacher's layers {', '.join(objective.teacher_layers)}, and this "
+            "teacher gives logits alone: choose teacher=auto"
+        )
+    if not mix.keeps_target and {"truth", "smooth"} & objective.weights.keys():
+        raise ConfigError(
+            f"{name} reads the ground truth, which mixed images do not have: choose mix=none, "
+            "or label=matching, or label=soft label.alpha=1"
+        )
 
 
 @rank_zero_only
@@ -172,17 +202,18 @@ def _teacher_option(config: DictConfig) -> TeacherOption:
     if not isinstance(option, TeacherOption):
         raise ConfigError(
             f"teacher: {config.teacher._target_} is no option of the teacher group: choose "
-            "teacher=auto, article, checkpoint, large or none"
+            "teacher=auto, article, assistant, born_again, checkpoint, ema, ensemble, large or "
+            "none"
         )
     return option
 
 
 def _trainer(config: DictConfig) -> pl.Trainer:
     """Make the trainer with the loggers and callbacks of their groups."""
-    loggers = build_all(config, "logger")
+    loggers = list(build_all(config, "logger").values())
     callbacks = [
         callback
-        for callback in build_all(config, "callbacks")
+        for callback in build_all(config, "callbacks").values()
         # Lightning refuses it where nothing is logged.
         if loggers or not isinstance(callback, LearningRateMonitor)
     ]
@@ -193,6 +224,10 @@ def _trainer(config: DictConfig) -> pl.Trainer:
     except Exception as error:  # Lightning has many types for bad arguments
         raise ConfigError(f"trainer: {error}") from error
     return trainer
+
+
+def _trained(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 def _best_checkpoint(trainer: pl.Trainer) -> Path | None:
@@ -213,11 +248,11 @@ def _results(
     trainer: pl.Trainer,
     student: torch.nn.Module,
     teacher: PreparedTeacher,
-    trained_on: int | None,
+    shown: dict[str, Any],
 ) -> dict[str, Any]:
     found = {name: float(value) for name, value in trainer.callback_metrics.items()}
     test, train = split_metrics(found), split_metrics(found, "test_1")
-    ours = {**(describe_network(student) or {}), "training_samples": trained_on}
+    ours = {**(describe_network(student) or {}), **shown}
     results = {"student": ours, "teacher": _describe_teacher(teacher)}
     for who, described in results.items():
         if described is not None:
@@ -279,6 +314,8 @@ def _quiet() -> None:
         r".*Checkpoint directory .* exists and is not empty.*",
         # A small data set may have fewer batches than log_every_n_steps.
         r".*The number of training batches \(\d+\) is smaller than the logging interval.*",
+        # A teacher's layers that are reused in a student (SimKD) stay in evaluation mode.
+        r".*module\(s\) in eval mode at the start of training.*",
         r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)

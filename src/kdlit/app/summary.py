@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 from importlib.metadata import version
 from typing import Any
 
@@ -63,10 +63,11 @@ def print_table(summary: dict[str, Any]) -> None:
     """Print teacher against student."""
     console = Console(file=sys.stdout)
     label = summary["config"]["label"]["_target_"].rsplit(".", 1)[-1]
-    settings = {k: v for k, v in summary["config"]["label"].items() if not k.startswith("_")}
-    told = ", ".join(f"{name} {value}" for name, value in settings.items())
+    told = ", ".join(_told(summary["config"]["label"]))
     # Not the table's own title, which would be broken to the table's width.
     console.print(f"{label}{f' ({told})' if told else ''}, seed {summary['seed']}", highlight=False)
+    if summary["teacher"] and "teacher" in summary["teacher"]["card"]:
+        console.print(f"chain: {_chain(summary)}", highlight=False)
     table = Table(caption="measured on the test set", caption_justify="left")
     table.add_column("")
     teacher, student = summary["teacher"], summary["student"]
@@ -92,10 +93,39 @@ def print_table(summary: dict[str, Any]) -> None:
     console.print(table)
 
 
+def _chain(summary: dict[str, Any]) -> str:
+    """Return the student and every teacher before it with its accuracy, the first teacher first."""
+    told, member = [], summary["student"]
+    before = summary["teacher"]
+    while member is not None:
+        told.append(f"{member['type']} {100 * member['test']['accuracy']:.2f} %")
+        member, before = before, before and before["card"].get("teacher")
+    return ", ".join(reversed(told))
+
+
+def _told(node: dict[str, Any]) -> Iterator[str]:
+    """Yield a node's settings in words, and a node within it by its class and settings.
+
+    >>> label = {"_target_": "kdlit.SoftLabels", "alpha": 0.9, "transform": None}
+    >>> list(_told(label))
+    ['alpha 0.9']
+    >>> list(_told({**label, "transform": {"_target_": "kdlit.objectives.TopK", "k": 5}}))
+    ['alpha 0.9', 'TopK (k 5)']
+    """
+    for name, value in node.items():
+        if name.startswith("_") or value is None:
+            continue
+        if isinstance(value, dict) and "_target_" in value:
+            inner = ", ".join(_told(value))
+            yield value["_target_"].rsplit(".", 1)[-1] + (f" ({inner})" if inner else "")
+        else:
+            yield f"{name} {value}"
+
+
 def _teacher_time(teacher: dict[str, Any]) -> str:
     trained = teacher["card"].get("seconds")
     if trained is None:
-        return "from a file"
+        return str(teacher["card"].get("training", "from a file"))
     return f"{trained:.0f} s" + ("" if teacher["source"] == "trained now" else ", cached")
 
 
