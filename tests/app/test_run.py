@@ -121,6 +121,15 @@ def test_an_interrupted_run_that_goes_on_is_the_uninterrupted_one_to_the_bit(com
     assert summary(whole)["selected"] == summary(halves)["selected"]
 
 
+def test_the_last_checkpoint_is_the_last_one_also_where_the_first_was_the_best(command):
+    run = command("optimizer=sgd", "optimizer.lr=0", "trainer.max_epochs=3")
+    epochs = {
+        name: torch.load(run / f"{name}.ckpt", weights_only=True)["epoch"]
+        for name in ("best", "last")
+    }
+    assert epochs == {"best": 0, "last": 2}
+
+
 def test_last_finds_the_newest_run_of_the_same_kind(command, tmp_path):
     command(directory=False)
     (run,) = (tmp_path / "outputs" / "soft-mlp").iterdir()
