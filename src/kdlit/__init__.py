@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kdlit.distillation import DistillationModule
     from kdlit.errors import ConfigError, DataError, KdlitError, NonFiniteError, TeacherError
+    from kdlit.mixup import Mixup
     from kdlit.objectives import (
         BlendedLabels,
         HardLabels,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         TruthLabels,
     )
     from kdlit.supervised import SupervisedModule
-    from kdlit.teachers import FrozenTeacher, TeacherSource
+    from kdlit.teachers import EMATeacher, EnsembleTeacher, FrozenTeacher, TeacherSource
     from kdlit.weights import load_weights, save_weights
 
 # Imported on first use, so that `import kdlit` costs nothing.
@@ -47,8 +48,9 @@ _HOMES = {
         "SoftLabels",
         "TruthLabels",
     ),
+    "kdlit.mixup": ("Mixup",),
     "kdlit.supervised": ("SupervisedModule",),
-    "kdlit.teachers": ("FrozenTeacher", "TeacherSource"),
+    "kdlit.teachers": ("EMATeacher", "EnsembleTeacher", "FrozenTeacher", "TeacherSource"),
     "kdlit.weights": ("load_weights", "save_weights"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -58,9 +60,12 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DistillationModule",
+    "EMATeacher",
+    "EnsembleTeacher",
     "FrozenTeacher",
     "HardLabels",
     "KdlitError",
+    "Mixup",
     "NonFiniteError",
     "Objective",
     "SmoothLabels",

@@ -71,6 +71,14 @@ def test_a_checkpoint_gives_the_student_without_the_objective(case, tmp_path):
     assert found.student is student
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+@ALL
+def test_trains_in_half_precision(case, precision):
+    module = module_of(case)
+    trainer(precision=precision, limit_train_batches=2, limit_val_batches=0).fit(module, Images())
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+
+
 def test_two_processes_train_the_same_student_and_the_same_parts():
     """One launch for all rows: each process trains every row on its own half of the samples."""
     here = Path(__file__).resolve()
