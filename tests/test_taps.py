@@ -69,6 +69,13 @@ def test_only_what_would_be_spoiled_is_copied():
     assert taps._copied == {"first"}
 
 
+def test_dropout_in_place_spoils_nothing_in_training():
+    net = nn.Sequential(nn.Linear(6, 50), nn.Dropout(0.5, inplace=True), nn.Linear(50, 3))
+    taps = Taps(net, ["0"])
+    taps.probe(BATCH)
+    assert torch.equal(taps.run(BATCH).features["0"], net[0](BATCH.inputs))
+
+
 def test_features_carry_gradients_to_the_layers_before():
     net = Spoils()
     taps = Taps(net, ["first"])

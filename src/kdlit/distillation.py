@@ -1,6 +1,7 @@
 """The module that distils a teacher into a student."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +32,9 @@ class DistillationModule(ClassifierModule):
     run through both networks, in evaluation mode, and each objective makes its projectors from the
     shapes; that batch comes from the datamodule or loader that is trained on.
 
-    The teacher is in evaluation mode for ever and gets no gradients. It is not a submodule: it is
+    The teacher is in evaluation mode for ever and gets no gradients; a network that is given as
+    teacher never changes (:class:`kdlit.teachers.EMATeacher`, which follows the student, is the one
+    source that does, and keeps its average in the checkpoint). It is not a submodule: it is
     absent from `parameters()`, `state_dict()`, checkpoints, hyperparameters and the optimizer,
     and yet follows the module to other devices and types. A checkpoint therefore loads without it:
     `DistillationModule.load_from_checkpoint(path, student=network, label=TruthLabels())`.
@@ -165,11 +168,15 @@ class DistillationModule(ClassifierModule):
         self._is_set_up = True
 
     def rehearse(self, batch: Batch) -> None:
-        """Set the objectives up for a batch as :meth:`setup` will, to see that they fit.
+        """Set the objectives up for a batch as :meth:`setup` does, to see that they fit.
+
+        The module is used up by it: an objective may have changed the student. Rehearse a copy.
 
         Raises:
             ConfigError: if they do not, with the layer or the shapes.
         """
+        if self.teacher is not None:
+            self.teacher.begin(self.student)
         self._set_up_objectives(self._dry_run(batch), batch)
         self._untap()
 
@@ -191,7 +198,7 @@ class DistillationModule(ClassifierModule):
         """Tap the layers, and run a batch through both networks."""
         self._tap()
         # The networks may draw random numbers; the training does not notice.
-        with torch.random.fork_rng():
+        with self._undisturbed():
             outputs = (self._taps or Taps(self.student, ())).probe(batch)
             answer = self.teacher.probe(batch) if self.teacher else None
         network = self.teacher.single_network if self.teacher else None
@@ -217,15 +224,15 @@ class DistillationModule(ClassifierModule):
         """Return the first batch that training would see, on the module's device."""
         trainer = self.trainer
         data = getattr(trainer, "datamodule", None)
-        with torch.random.fork_rng():
+        hooks = data if data is not None else self
+        with self._undisturbed():
             if data is not None:
                 raw = next(iter(data.train_dataloader()))
             else:
                 # The loaders that were given to fit() itself.
                 raw = next(iter(trainer.fit_loop._data_source.dataloader()))
-        hooks = data if data is not None else self
-        raw = hooks.on_before_batch_transfer(raw, 0)
-        raw = hooks.on_after_batch_transfer(move_data_to_device(raw, self.device), 0)
+            raw = hooks.on_before_batch_transfer(raw, 0)
+            raw = hooks.on_after_batch_transfer(move_data_to_device(raw, self.device), 0)
         batch = Batch.of(raw)
         dtype = next((p.dtype for p in self.student.parameters() if p.is_floating_point()), None)
         if (
@@ -235,6 +242,12 @@ class DistillationModule(ClassifierModule):
         ):
             batch = replace(batch, inputs=batch.inputs.to(dtype))
         return batch
+
+    def _undisturbed(self) -> AbstractContextManager[None]:
+        """Return a context whose random numbers the training does not miss."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        forked: AbstractContextManager[None] = torch.random.fork_rng(devices)
+        return forked
 
     def teardown(self, stage: str) -> None:
         """Remove the taps."""

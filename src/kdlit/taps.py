@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from kdlit.batch import Batch, Outputs
 from kdlit.errors import ConfigError
@@ -117,13 +118,19 @@ class Taps:
         modes = {module: module.training for module in network.modules()}
         network.eval()
         self._copied, self._versions, self._probing = set(), {}, True
+        # Dropout acts in training only, so that no run in evaluation mode shows it.
+        drops = any(isinstance(m, _DropoutNd) and m.inplace for m in network.modules())
         try:
             batch.run(network)
-            self._copied = {
-                name
-                for name, found in self._found.items()
-                if found._version != self._versions[name]
-            }
+            self._copied = (
+                set(self.layers)
+                if drops
+                else {
+                    name
+                    for name, found in self._found.items()
+                    if found._version != self._versions[name]
+                }
+            )
             self._probing = False
             return self._collect(batch.run(network))
         finally:

@@ -54,6 +54,21 @@ def test_truth_with_smoothing_is_the_cross_entropy_with_a_mixed_target():
     assert torch.allclose(truth_loss(STUDENT, target, epsilon), expected)
 
 
+def test_soft_and_truth_are_what_torchdistill_makes_of_them():
+    """There alpha weighs the cross-entropy, and T² is there as long as alpha is not 0."""
+    from torchdistill.losses.mid_level import KDLoss
+
+    target, alpha = torch.tensor([1, 2]), 0.4
+    theirs = KDLoss(
+        student_module_path=".", student_module_io="output",
+        teacher_module_path=".", teacher_module_io="output",
+        temperature=3.0, alpha=alpha, reduction="batchmean",
+    )  # fmt: skip
+    expected = theirs({".": {"output": STUDENT}}, {".": {"output": TEACHER}}, target)
+    soft, truth = soft_label_loss(STUDENT, TEACHER, 3.0), truth_loss(STUDENT, target)
+    assert torch.allclose(alpha * truth + (1 - alpha) * soft, expected)
+
+
 LOSSES = {
     "soft": lambda z: soft_label_loss(z, TEACHER.to(z.dtype), 4.0),
     "hard": lambda z: hard_label_loss(z, TEACHER.to(z.dtype)),

@@ -7,7 +7,7 @@ which properties the objective has. Rows of a family stand in `cases/<family>.py
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -143,7 +143,10 @@ def prepare(case: Case, *, equal: bool = False, count: int = 8) -> Ready:
     teacher = trained_teacher()
     student = copy.deepcopy(teacher) if equal or case.equal_networks else Tiny()
     student.requires_grad_(True)
-    ready = Ready(case.make(), student.eval(), teacher, samples(count))
+    batch = samples(count)
+    # Some labels are wrong, so that the teacher's decision is not always the truth.
+    wrong = (batch.target + (torch.arange(count) % 3 == 0)) % CLASSES
+    ready = Ready(case.make(), student.eval(), teacher, replace(batch, target=wrong))
     run = DryRun(*ready.outputs(), ready.student, ready.teacher)
     ready.objective.setup(run)
     ready.student = ready.objective.deployed(run)

@@ -114,14 +114,16 @@ def document(sweeps: Path, overrides: Sequence[str]) -> str:
         f"{config['trainer']['max_epochs']} epochs; teacher: {teacher['type']}, "
         f"{100 * teacher['test']['accuracy']:.2f} % on test. Mean ± sample standard deviation over "
         "the seeds, on the test set; every student selected on validation. Seconds per epoch with "
-        f"validation, on {os.cpu_count()} cores ({first['device']['name']}); extra parameters are "
-        "trained with the student and not shipped.\n\n" + "\n\n".join(tables) + "\n"
+        f"validation, on {os.cpu_count()} cores ({first['device']['name']}). Parameters are those "
+        "of the network that is shipped; what is trained beside it belongs to the objective.\n\n"
+        + "\n\n".join(tables)
+        + "\n"
     )
 
 
 def table(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Return one sweep's table, best mean accuracy first."""
-    header = ["method", "seeds", *_COLUMNS, "extra parameters"]
+    header = ["method", "seeds", *_COLUMNS, "parameters", "trained beside"]
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
 
     def accuracy(item: tuple[str, Sequence[Mapping[str, Any]]]) -> float:
@@ -134,6 +136,7 @@ def table(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             known = [number for number in values if number is not None]
             whole = len(known) == len(values)
             cells.append(mean_and_spread(known, scale, digits) if whole else "")
-        cells.append(f"{runs[0]['student']['extra_parameters']:,}")
+        student = runs[0]["student"]
+        cells += [f"{student['parameters']:,}", f"{student['extra_parameters']:,}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

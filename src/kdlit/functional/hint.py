@@ -13,7 +13,7 @@ def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     .. math:: \mathcal{L} = \frac{1}{N D} \sum_n \lVert r(s_n) - t_n \rVert_2^2
 
     The paper has the factor 1/2 and sums over the D features; the mean keeps the size of the loss
-    when the layer changes, as in the authors' successors.
+    when the layer changes, as in later implementations.
 
     Args:
         student_features: r(s), after the regressor r, shape (N, ...) with D values per sample.

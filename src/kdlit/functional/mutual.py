@@ -27,7 +27,7 @@ def mutual_loss(logits: Tensor, others: Sequence[Tensor]) -> Tensor:
     Raises:
         ConfigError: if there are no others, or shapes differ.
 
-    Source: Zhang, Xiang, Hospedales, Lu, "Deep Mutual Learning", 2018, sections 3.1 and 3.2
+    Source: Zhang, Xiang, Hospedales, Lu, "Deep Mutual Learning", 2018, section 3
     (arXiv:1706.00384).
 
     >>> one, two = torch.tensor([[0.0, 0.0]]), torch.tensor([[2.0, 0.0]])

@@ -22,7 +22,7 @@ def ofa_loss(
 
     With gamma = 1 this is the cross-entropy with the ground truth plus the one with the teacher.
     A larger gamma adds to the true class, and more where the teacher is sure of it. Where the
-    teacher is wrong about a sample, its other classes weigh less beside the truth.
+    teacher is wrong the truth still weighs 1 or more, no less than all other classes together.
 
     This is the paper's formula. The authors' code differs: it raises the other classes' p to gamma
     too, and leaves the ground truth's own share (the 1) to a cross-entropy on the final logits.

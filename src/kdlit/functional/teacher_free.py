@@ -32,7 +32,7 @@ def virtual_teacher_loss(
         A scalar >= 0, in nats, averaged over the batch.
 
     Source: Yuan et al., "Revisiting Knowledge Distillation via Label Smoothing Regularization",
-    2020, section 5 (arXiv:1909.11723).
+    2020 (arXiv:1909.11723).
 
     >>> import torch
     >>> round(virtual_teacher_loss(torch.zeros(1, 4), torch.tensor([0]), 0.97, 1.0).item(), 4)

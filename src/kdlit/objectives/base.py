@@ -93,7 +93,8 @@ def target_of(batch: Batch) -> Tensor:
     """Return the ground truth of a batch, or raise a `ConfigError` that says what to do."""
     if batch.target is None:
         raise ConfigError(
-            "this objective uses the ground truth, but the batch has no target; give labelled "
+            "this objective uses the ground truth, but the batch has no target (mixed images have "
+            "none); give labelled "
             "data, or, where the strategy has an alpha, use alpha=1, which reads the teacher alone"
         )
     return batch.target
@@ -110,10 +111,15 @@ def index_of(batch: Batch) -> Tensor:
 
 
 def teacher_of(teacher: Outputs | None) -> Outputs:
-    """Return the teacher's outputs, or raise a `TeacherError` if there is no teacher."""
+    """Return the teacher's outputs, without gradients.
+
+    Raises:
+        TeacherError: if there is no teacher.
+    """
     if teacher is None:
         raise TeacherError("this objective needs a teacher, and there is none")
-    return teacher
+    features = {name: value.detach() for name, value in teacher.features.items()}
+    return Outputs(teacher.logits.detach(), features)
 
 
 def logits_of(teacher: Outputs | None) -> Tensor:

@@ -40,7 +40,8 @@ class CRD(LayerObjective):
     drawn from the other samples met so far (at the first step: from the memory's random
     beginning), so that `samples` may exceed what is trained on; of those drawn, samples of the
     anchor's own class are left out where the batch has ground truth. An entry's first embedding is
-    taken as it is.
+    taken as it is, and what is stored is embedded after the optimizer's step. As buffers the
+    memories are broadcast by DDP at every step, 61 MB for 60,000 samples.
 
     Args:
         samples: M, size of the memory: every index in a batch lies in 0 to M - 1.

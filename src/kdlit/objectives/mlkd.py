@@ -26,8 +26,8 @@ class MLKDLabels(TeacherLabels):
     as the authors' code has it: more of them weigh more. Batch and class level compare the samples
     of a batch, of one process where there are several.
 
-    The authors also train on a strongly and a weakly augmented view of each sample, and multiply
-    each level by the share of confident samples or classes, about a half; both are left out.
+    The authors also train on a strongly and a weakly augmented view of each sample, and mask most
+    terms by how sure the teacher is of a sample or class; both are left out.
 
     Args:
         instance: weight >= 0 of the sum of soft labels. Default 0.9, as in the authors' code.

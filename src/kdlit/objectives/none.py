@@ -10,7 +10,8 @@ class NoLabels(Objective):
     """Nothing is asked of the logits; feature objectives are all that is trained on.
 
     For objectives whose paper has no other loss, such as :class:`kdlit.objectives.SimKD`. A
-    student's classifier that no objective reaches keeps its random weights.
+    student's classifier that no objective reaches keeps its random weights, and under DDP needs
+    `strategy="ddp_find_unused_parameters_true"`.
 
     >>> NoLabels().weights
     {}

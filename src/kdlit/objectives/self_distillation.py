@@ -40,7 +40,7 @@ class SelfDistillation(Objective):
         alpha: weight of the student's own decision against the truth, in [0, 1]. Default 0.3, as
             in the authors' code.
         hint: lambda >= 0; 0 leaves that term out. Default 0.03, as in the authors' code, which
-            sums where we average.
+            sums where we average: here that is all but off, and 1 is worth trying.
         pool: side of the maps that a head sees at most. Default 4, ours.
 
     Raises:

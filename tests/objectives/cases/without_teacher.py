@@ -31,7 +31,7 @@ def cross_entropy(logits, target):
 
 
 def naive_mutual(objective, student, teacher, batch):
-    """Each network against every other one, as in the paper's section 3.2."""
+    """Each network against every other one, as in the paper's section 3."""
     logits = [student.logits, *(peer(batch.inputs) for peer in objective.peers)]
     losses = [
         sum(divergence(other, own) for other in logits if other is not own) / (len(logits) - 1)
