@@ -19,12 +19,22 @@ from kdlit.files import write_atomically
 from kdlit.report import mean_and_spread
 
 # Every label strategy by itself, and every feature objective beside the ground truth; SimKD, whose
-# paper has no other loss, by itself.
+# paper has no other loss, by itself. Then soft labels from other sources than one frozen teacher.
 SWEEPS: Mapping[str, Sequence[str]] = {
     "label strategies": ["label=glob(*,exclude=none)"],
     "feature objectives": ["label=truth", "feature=glob(*,exclude=simkd)"],
     "SimKD": ["label=none", "feature=simkd"],
+    "chains of teachers": ["experiment=takd,born_again"],
+    "ensemble of three teachers": ["label=soft", "teacher=ensemble"],
+    "average of the student": [
+        "label=soft",
+        "label.temperature=1",
+        "label.alpha=0.5",
+        "teacher=ema",
+    ],
 }
+
+_CHOICES = ("label", "feature=", "teacher=", "experiment=")
 
 _Value = Callable[[Mapping[str, Any]], float | None]
 _COLUMNS: Mapping[str, tuple[_Value, float, int]] = {
@@ -45,12 +55,11 @@ def main() -> None:
     parser.add_argument("--sweeps", type=Path, default=Path("sweeps/comparison"))
     parser.add_argument("--out", type=Path, default=Path("docs/comparison.md"))
     parser.add_argument("--table", action="store_true", help="write the table of what has been run")
+    parser.add_argument("--only", nargs=1, choices=SWEEPS, help="run one of the sweeps")
     asked = parser.parse_args()
     failed = []
-    for name, chosen in SWEEPS.items():
-        folder = asked.sweeps / name.replace(" ", "_")
-        if asked.table:
-            continue
+    for name in () if asked.table else asked.only or SWEEPS:
+        chosen, folder = SWEEPS[name], asked.sweeps / name.replace(" ", "_")
         argv = ["-m", *chosen, f"seed={asked.seeds}", *asked.overrides, f"hydra.sweep.dir={folder}"]
         if not _run(argv):
             failed.append(name)
@@ -85,7 +94,7 @@ def read_runs(folder: Path) -> dict[str, list[dict[str, Any]]]:
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(folder.glob("*/summary.json")):
         overrides = OmegaConf.load(path.parent / ".hydra" / "overrides.yaml")
-        chosen = [str(line) for line in overrides if str(line).startswith(("label=", "feature="))]
+        chosen = [str(line) for line in overrides if str(line).startswith(_CHOICES)]
         groups[" ".join(chosen)].append(json.loads(path.read_text(encoding="utf-8")))
     return dict(groups)
 
