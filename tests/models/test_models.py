@@ -1,5 +1,8 @@
+import copy
+
 import pytest
 import torch
+from torch import nn
 
 from kdlit.errors import ConfigError
 from kdlit.models import MLP, ArticleCNN, ConvNet
@@ -25,14 +28,23 @@ def test_shapes_and_gradients(net, channels, classes):
     assert all(parameter.grad.abs().sum() > 0 for parameter in net.parameters())
 
 
-def test_pooling_before_relu_is_the_same_function():
-    net, images = ArticleCNN(), torch.randn(4, 1, 28, 28)
-    block1, block2, *head = net
-    (conv1, pool, relu), conv2 = block1, block2[0]
-    expected = pool(relu(conv2(pool(relu(conv1(images))))))
-    for layer in head:
-        expected = layer(expected)
-    assert torch.equal(net(images), expected)
+def as_printed(net: ArticleCNN) -> nn.Sequential:
+    """The article's order: bias, ReLU, pooling; with the same weights."""
+    convolutions = nn.Conv2d(1, 10, 5), nn.Conv2d(10, 20, 5)
+    for plain, ours in zip(convolutions, (net.block1[0], net.block2[0]), strict=True):
+        plain.load_state_dict(ours.state_dict())
+    blocks = [nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(2)) for conv in convolutions]
+    return nn.Sequential(*blocks, *copy.deepcopy([net.flatten, net.hidden, net.classifier]))
+
+
+def test_pooling_before_bias_and_relu_is_the_same_function_with_the_same_gradients():
+    net, images = ArticleCNN().double(), torch.randn(4, 1, 28, 28, dtype=torch.float64)
+    other = as_printed(net).double()
+    for network in (net, other):
+        network(images).square().sum().backward()
+    torch.testing.assert_close(net(images), other(images), rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(net.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(

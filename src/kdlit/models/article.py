@@ -2,16 +2,38 @@
 
 from collections import OrderedDict
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from kdlit import checks
+
+
+class ConvMaxPool(nn.Conv2d):
+    """A convolution without padding and 2x2 max pooling, which adds its bias after pooling.
+
+    It is the same function as pooling behind the bias, up to rounding: one number is added to all
+    four of which the largest is taken. But three quarters of the additions are saved, and with
+    them the sum over all pixels that is the bias's gradient, which costs more than the gradient of
+    a small kernel's weights.
+
+    >>> ConvMaxPool(1, 10, kernel_size=5)(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 10, 12, 12])
+    """
+
+    bias: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return maps of half the height and width."""
+        return F.max_pool2d(F.conv2d(images, self.weight), 2) + self.bias[:, None, None]
 
 
 class ArticleCNN(nn.Sequential):
     """Two 5x5 convolutions of 10 and 20 channels with pooling, then 50 hidden units.
 
     Layers are named `block1`, `block2`, `flatten`, `hidden` and `classifier`. Pooling stands before
-    ReLU: the two commute, since both are monotone, and a quarter of the activations is rectified.
+    bias and ReLU, with which it commutes, since they are monotone: a quarter of the activations is
+    left for them.
 
     Args:
         in_channels: channels of the input images, which are 28x28.
@@ -30,12 +52,12 @@ class ArticleCNN(nn.Sequential):
         checks.integer("in_channels", in_channels)
         checks.integer("num_classes", num_classes)
         layers: dict[str, nn.Module] = {
-            "block1": nn.Sequential(
-                nn.Conv2d(in_channels, 10, kernel_size=5), nn.MaxPool2d(2), nn.ReLU()
-            ),
-            "block2": nn.Sequential(nn.Conv2d(10, 20, kernel_size=5), nn.MaxPool2d(2), nn.ReLU()),
+            "block1": nn.Sequential(ConvMaxPool(in_channels, 10, kernel_size=5), nn.ReLU()),
+            "block2": nn.Sequential(ConvMaxPool(10, 20, kernel_size=5), nn.ReLU()),
             "flatten": nn.Flatten(),
             "hidden": nn.Sequential(nn.Linear(320, 50), nn.ReLU()),
             "classifier": nn.Linear(50, num_classes),
         }
         super().__init__(OrderedDict(layers))
+        # The same numbers in another order in memory, which convolutions on CPUs and GPUs prefer.
+        self.to(memory_format=torch.channels_last)
