@@ -239,7 +239,7 @@ def test_trainable_parts_of_an_objective_are_trained_saved_and_logged(teacher, t
     fit = trainer()
     fit.fit(module, PlainData())
     assert not same(before, state_of(label))
-    assert "train/projected" in fit.callback_metrics
+    assert "train/projected_epoch" in fit.callback_metrics
     fit.save_checkpoint(tmp_path / "run.ckpt")
     other = Projected()
     DistillationModule.load_from_checkpoint(

@@ -16,7 +16,7 @@ def test_learns_and_reports():
     assert found["val/accuracy"] > 0.9
     assert {
         "train/loss",
-        "train/truth",
+        "train/truth_epoch",
         "train/loss_epoch",
         "train/accuracy",
         "val/ece",

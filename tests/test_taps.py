@@ -1,5 +1,7 @@
 """What named layers say: captured as it was, under a compiler too, and only as long as asked."""
 
+import csv
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from conftest import PlainData, network, trainer
 from kdlit import DistillationModule, TruthLabels
 from kdlit.batch import Batch
 from kdlit.errors import ConfigError
+from kdlit.loggers import CSVMetricsLogger
 from kdlit.objectives import Hint
 from kdlit.taps import Taps, named_layers
 
@@ -118,24 +121,19 @@ def test_hooks_are_there_during_the_fit_and_gone_after_it():
     assert (hooks(student), hooks(teacher)) == (0, 0)
 
 
-def test_a_schedule_weighs_a_term_by_the_step():
+def test_a_schedule_weighs_a_term_by_the_step(tmp_path):
     from kdlit.schedules import LinearWarmup
 
-    losses = []
-
-    class Watch(DistillationModule):
-        def training_step(self, batch, batch_idx):
-            loss = super().training_step(batch, batch_idx)
-            losses.append((loss.item(), dict(self.trainer.callback_metrics)))
-            return loss
-
-    module = Watch(
+    module = DistillationModule(
         network(), network(), TruthLabels(),
         features={"hint": Hint("0", "0", weight=LinearWarmup(8.0, steps=4))},
     )  # fmt: skip
-    trainer().fit(module, PlainData())
-    for step, (loss, logged) in enumerate(losses):
+    logger = CSVMetricsLogger(tmp_path / "metrics.csv")
+    trainer(logger=logger).fit(module, PlainData())
+    with logger.path.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+    for step, row in enumerate(rows):
         weight = 8.0 * min((step + 1) / 4, 1)
-        expected = logged["train/truth"] + weight * logged["train/hint"]
-        assert loss == pytest.approx(expected.item(), rel=1e-5)
-    assert len(losses) == 4
+        expected = float(row["train/truth"]) + weight * float(row["train/hint"])
+        assert float(row["train/loss"]) == pytest.approx(expected, rel=1e-5)
+    assert len(rows) == 4

@@ -1,5 +1,6 @@
 """What goes into a network and what comes out, whatever shape the user's project gives it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,6 +62,33 @@ class Batch:
             "a batch must be (x, y), (x, y, index) or a mapping with inputs and "
             f"{' or '.join(map(repr, TARGET_KEYS[:2]))}, got {type(batch).__name__}{size}"
         )
+
+    def split(self, size: int) -> "list[Batch]":
+        """Take apart into batches of `size` samples, in order; the last may be smaller.
+
+        Raises:
+            ConfigError: if the inputs are not tensors whose first dimension is the batch.
+
+        >>> import torch
+        >>> [len(part.target) for part in Batch(torch.zeros(5, 3), torch.arange(5)).split(2)]
+        [2, 2, 1]
+        """
+        inputs = self.inputs if isinstance(self.inputs, Mapping) else {"inputs": self.inputs}
+        parts = {**inputs, "target": self.target, "index": self.index}
+        for name, part in parts.items():
+            if not isinstance(part, Tensor | None):
+                raise ConfigError(
+                    f"a step takes its part of a larger batch from tensors, and {name!r} is "
+                    f"{type(part).__name__}: leave `step_size` out"
+                )
+        count = max(
+            math.ceil(len(part) / size) for part in parts.values() if isinstance(part, Tensor)
+        )
+        columns = [(None,) * count if p is None else p.split(size) for p in parts.values()]
+        rows = [dict(zip(parts, row, strict=True)) for row in zip(*columns, strict=True)]
+        if isinstance(self.inputs, Mapping):
+            return [Batch(row, row.pop("target"), row.pop("index")) for row in rows]
+        return [Batch(**row) for row in rows]
 
     def run(self, network: nn.Module) -> "Outputs":
         """Call a network with this batch's inputs and take its outputs apart."""

@@ -11,7 +11,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
+from kdlit import checks
 from kdlit.batch import Batch, Outputs, probabilities
 from kdlit.errors import ConfigError, NonFiniteError
 from kdlit.metrics import ClassifierMetrics
@@ -40,13 +42,15 @@ class ClassifierModule(pl.LightningModule):
     """Base of the modules that train a network to classify.
 
     A subclass names the `trained` network and gives the loss `terms` of a batch. Logged are, every
-    `log_every_n_steps`, `train/loss` and each term by its name; at the end of each epoch their
-    means and the accuracy over the epoch (`train/loss_epoch`, `train/accuracy`, ...); in
-    validation and test the values of :class:`kdlit.metrics.ClassifierMetrics` as `val/accuracy`,
-    `test/ece` and so on. A second loader's names begin with `val_1/` or `test_1/`.
+    `log_every_n_steps` steps of the optimizer, `train/loss`, each term by its name and
+    `train/learning_rate`; at the end of each epoch the means and the accuracy over the epoch
+    (`train/loss_epoch`, `train/accuracy`, ...); in validation and test the values of
+    :class:`kdlit.metrics.ClassifierMetrics` as `val/accuracy`, `test/ece` and so on. A second
+    loader's names begin with `val_1/` or `test_1/`.
 
-    A loss or validation loss that is NaN or infinite stops the training with a `NonFiniteError`
-    that names the step, before a checkpoint of it can be written.
+    What a step says is read from the device, and handed to the loggers, some hundred steps later:
+    a step waits for nothing. A loss or validation loss that is NaN or infinite stops the training
+    with a `NonFiniteError` that names the step, before a checkpoint of it can be written.
 
     Args:
         optimizer: a function of the parameters that makes the optimizer, such as
@@ -54,12 +58,22 @@ class ClassifierModule(pl.LightningModule):
         scheduler: a function of the optimizer that makes the learning rate schedule, or None. One
             that takes `total_steps` and has not been given it (`OneCycleLR`) is given the number of
             steps and advances every step; any other advances every epoch.
+        step_size: samples per step of the optimizer; a batch of the loader that is larger is taken
+            apart, in order, and each part is a step of its own. A loader that gives the batches of
+            many steps at once saves what Lightning does around each batch, and gives the same
+            weights to the bit. Callbacks and `limit_train_batches` then count the loader's
+            batches, and Lightning does not clip or accumulate gradients or serve
+            `ReduceLROnPlateau`: it refuses. None: each batch is a step.
+
+    Raises:
+        ConfigError: if an argument cannot work.
     """
 
     def __init__(
         self,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
+        step_size: int | None = None,
     ) -> None:
         super().__init__()
         for name, factory in (("optimizer", optimizer), ("scheduler", scheduler)):
@@ -70,7 +84,11 @@ class ClassifierModule(pl.LightningModule):
                 )
         self._make_optimizer = optimizer or DEFAULT_OPTIMIZER
         self._make_scheduler = scheduler
+        self.step_size = None if step_size is None else checks.integer("step_size", step_size)
+        # What Lightning calls manual: a batch is as many steps as the module wants.
+        self.automatic_optimization = step_size is None
         self._tally = Tally()
+        self._rates: dict[int, float] = {}
         self._metrics: dict[str, ClassifierMetrics] = {}
 
     # For subclasses ------------------------------------------------------------------------
@@ -103,57 +121,143 @@ class ClassifierModule(pl.LightningModule):
         """Call the trained network."""
         return self.trained(inputs)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the weighted sum of the terms."""
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        """Return the weighted sum of the terms; with a `step_size`, do the batch's steps."""
         batch = Batch.of(batch)
+        if self.step_size is None:
+            loss = self.loss_of(batch)
+        else:
+            loss = None
+            self._take_steps(batch.split(self.step_size))
+        if self._tally.is_full:
+            self._read_tally()
+        return loss
+
+    def loss_of(self, batch: Batch) -> Tensor:
+        """Return the weighted sum of the terms for the batch of one step."""
         outputs = self.answer(batch)
         teacher = self.ask_teacher(batch, outputs) if self.uses_teacher else None
+        step = self.global_step
         # Loss mathematics runs in float32 under any precision plugin.
         with torch.autocast(outputs.logits.device.type, enabled=False):
             terms, weights = self.terms(outputs, teacher, batch)
-            weighted = [
-                weight_at(weights[name], self.global_step) * term for name, term in terms.items()
-            ]
-            loss = torch.stack(weighted).sum()
-        values = {"loss": loss, **terms}
+            weighted = [weight_at(weights[name], step) * term for name, term in terms.items()]
+            loss = weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()
+        hits = None
         if batch.target is not None:
-            values["accuracy"] = (outputs.logits.argmax(dim=-1) == batch.target).float().mean()
-        self._tally.add(values, len(outputs.logits), self.global_step)
-        # Lightning hands values to the loggers at these steps only: log none in vain.
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._tally.check()
-            self.log("train/loss", loss.detach(), prog_bar=True)
-            self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
+            hits = outputs.logits.detach().argmax(dim=-1) == batch.target
+        self._tally.add({"loss": loss, **terms}, len(outputs.logits), step, hits)
+        if self._logs(step):
+            self._rates[step] = self.trainer.optimizers[0].param_groups[0]["lr"]
         return loss
 
+    def _take_steps(self, parts: list[Batch]) -> None:
+        """Do for each part what Lightning does for each batch."""
+        optimizer, most = self.optimizers(), self.trainer.max_steps
+        schedulers = self.trainer.lr_scheduler_configs if self._steps_scheduler else []
+        loop = self.trainer.fit_loop.epoch_loop
+        for number, part in enumerate(parts):
+            if self.global_step == most:
+                break
+            # The step at which Lightning logs; it adds one for each batch.
+            loop._batches_that_stepped += number > 0
+            loss = self.loss_of(part)
+            optimizer.zero_grad()  # type: ignore[union-attr]
+            self.manual_backward(loss)
+            optimizer.step()  # type: ignore[union-attr]
+            for config in schedulers:
+                config.scheduler.step()  # type: ignore[call-arg]
+            self.after_step()
+
+    def after_step(self) -> None:
+        """Act on what was learned in a step of the optimizer."""
+
+    def _logs(self, step: int) -> bool:
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return bool(every) and (step + 1) % every == 0
+
+    def _read_tally(self) -> None:
+        """Read the steps since the last time, and hand those that are logged to the loggers."""
+        found = self._tally.read()
+        for step, values in found:
+            if step in self._rates:
+                row = {f"train/{name}": value for name, value in values.items()}
+                row |= {"train/learning_rate": self._rates[step], "epoch": self.current_epoch}
+                for logger in self.trainer.loggers:
+                    logger.log_metrics(row, step)
+        self._rates = {}
+
     def on_train_epoch_start(self) -> None:
-        """Begin the epoch's means."""
+        """Begin the epoch's means; advance a schedule by epochs that nobody else advances."""
         self._tally = Tally()
+        if self.step_size is not None and not self._steps_scheduler:
+            for config in self.trainer.lr_scheduler_configs:
+                while config.scheduler.last_epoch < self.current_epoch:
+                    config.scheduler.step()  # type: ignore[call-arg]
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Act on the step that Lightning has done, if it has."""
+        if self.step_size is None:
+            self.after_step()
 
     def on_validation_start(self) -> None:
         """Stop before a checkpoint can be written if the loss was not finite."""
-        self._tally.check()
+        self._read_tally()
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means, over all processes."""
-        self._tally.check()
+        self._read_tally()
         means = self._tally.means(self.trainer.strategy)
         if "accuracy" in means:
             self.log("train/accuracy", means.pop("accuracy"))
+        if "loss" in means:
+            self.log("train/loss", means["loss"], prog_bar=True, logger=False)
         self.log_dict({f"train/{name}_epoch": mean for name, mean in means.items()})
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer of all parameters that require gradients, and its schedule."""
         optimizer = self._make_optimizer([p for p in self.parameters() if p.requires_grad])
+        self._steps_scheduler = False
         if self._make_scheduler is None:
             return optimizer
         if wants_total_steps(self._make_scheduler):
-            steps = int(self.trainer.estimated_stepping_batches)
-            scheduler, interval = self._make_scheduler(optimizer, total_steps=steps), "step"
+            self._steps_scheduler = True
+            scheduler = self._make_scheduler(optimizer, total_steps=self._total_steps())
         else:
-            scheduler, interval = self._make_scheduler(optimizer), "epoch"
+            scheduler = self._make_scheduler(optimizer)
+        if self.step_size is not None:
+            if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                raise ConfigError(
+                    "ReduceLROnPlateau waits for a validation, which Lightning tells it only where "
+                    "each batch is a step: leave `step_size` out"
+                )
+            return [optimizer], [scheduler]
+        interval = "step" if self._steps_scheduler else "epoch"
         plan = {"scheduler": scheduler, "interval": interval, "monitor": "val/nll"}
         return {"optimizer": optimizer, "lr_scheduler": plan}
+
+    def _total_steps(self) -> int:
+        """Return how many steps the optimizer will do."""
+        trainer = self.trainer
+        batches = trainer.estimated_stepping_batches
+        if self.step_size is None:
+            return int(batches)
+        loader = trainer.train_dataloader
+        if not isinstance(loader, DataLoader) or not loader.batch_size:
+            raise ConfigError(
+                "with `step_size` a schedule over steps needs one torch DataLoader with a "
+                f"batch_size, to count the steps, got {type(loader).__name__}"
+            )
+        epochs, whole = (
+            max(trainer.max_epochs or 1, 1),
+            math.ceil(loader.batch_size / self.step_size),
+        )
+        every = int(batches) // epochs
+        # The epoch's last batch may be smaller.
+        left = min(len(loader.sampler) - (every - 1) * loader.batch_size, loader.batch_size)  # type: ignore[arg-type]
+        last = math.ceil(left / self.step_size)
+        steps = epochs * ((every - 1) * whole + last)
+        return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
 
     # Evaluation ----------------------------------------------------------------------------
 

@@ -53,6 +53,8 @@ class DistillationModule(ClassifierModule):
         features: further objectives, each by a name under which its terms are logged.
         mix: what to do to a training batch before both networks see it, such as
             :class:`kdlit.mixup.Mixup`; None leaves it as it is.
+        step_size: samples per step, where the loader's batches have more; see
+            :class:`kdlit.classifier.ClassifierModule`.
 
     Raises:
         ConfigError: if student and teacher share parameters, if `label` or one of `features` is no
@@ -76,8 +78,9 @@ class DistillationModule(ClassifierModule):
         scheduler: SchedulerFactory | None = None,
         features: Mapping[str, Objective] | None = None,
         mix: Mix | None = None,
+        step_size: int | None = None,
     ) -> None:
-        super().__init__(optimizer, scheduler)
+        super().__init__(optimizer, scheduler, step_size)
         self.mix = mix
         self.student = student
         self.label = SoftLabels() if label is None else label
@@ -234,6 +237,8 @@ class DistillationModule(ClassifierModule):
             raw = hooks.on_before_batch_transfer(raw, 0)
             raw = hooks.on_after_batch_transfer(move_data_to_device(raw, self.device), 0)
         batch = Batch.of(raw)
+        if self.step_size is not None:
+            batch = batch.split(self.step_size)[0]
         dtype = next((p.dtype for p in self.student.parameters() if p.is_floating_point()), None)
         if (
             dtype is not None
@@ -260,10 +265,9 @@ class DistillationModule(ClassifierModule):
         """Count the optimizer's steps from where this training begins."""
         self._last_step = self.global_step
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def loss_of(self, batch: Batch) -> Tensor:
         """Return the weighted sum of the terms, for the mixed batch where there is a `mix`."""
-        batch = Batch.of(batch)
-        return super().training_step(batch if self.mix is None else self.mix(batch), batch_idx)
+        return super().loss_of(batch if self.mix is None else self.mix(batch))
 
     def answer(self, batch: Batch) -> Outputs:
         """Return the student's outputs for a training batch, with the layers that are tapped."""
@@ -290,7 +294,7 @@ class DistillationModule(ClassifierModule):
         return key if len(self.objectives[key].weights) == 1 else f"{key}_{name}"
 
     @torch.no_grad()
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def after_step(self) -> None:
         """Let objectives and the teacher act on what was learned."""
         if self._seen is not None:
             for objective in filter(acts_after_step, self.objectives.values()):

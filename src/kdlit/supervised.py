@@ -20,6 +20,7 @@ class SupervisedModule(ClassifierModule):
         optimizer: see :class:`kdlit.classifier.ClassifierModule`.
         scheduler: likewise.
         label_smoothing: epsilon in [0, 1) of :func:`kdlit.functional.truth_loss`.
+        step_size: likewise.
 
     >>> import torch
     >>> module = SupervisedModule(nn.Linear(4, 3))
@@ -33,8 +34,9 @@ class SupervisedModule(ClassifierModule):
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
         label_smoothing: float = 0.0,
+        step_size: int | None = None,
     ) -> None:
-        super().__init__(optimizer, scheduler)
+        super().__init__(optimizer, scheduler, step_size)
         self.network = network
         self.label_smoothing = checks.fraction("label_smoothing", label_smoothing, below_one=True)
 

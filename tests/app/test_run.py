@@ -82,6 +82,33 @@ def test_the_teacher_is_trained_once_and_the_student_does_not_notice(command, tm
     assert len(list((tmp_path / "own").glob("*.safetensors"))) == 2
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["student.dropout=0.3", "data/augment=shift", "trainer.max_epochs=3"],
+        ["label=soft", "label.alpha=1", "mix=mixup"],
+        ["scheduler=cosine", "optimizer=sgd", "trainer.precision=bf16-mixed"],
+    ],
+    ids=" ".join,
+)
+def test_how_many_batches_come_at_once_changes_nothing(command, options):
+    one, many = (
+        command(*options, f"data.batches_at_once={count}", name=f"by{count}") for count in (1, 8)
+    )
+    assert same_weights(one, many)
+    assert rows(one) == rows(many)
+    for key in ("student", "selected", "steps", "epochs"):
+        assert summary(one)[key] == summary(many)[key]
+
+
+def test_what_lightning_does_by_batches_gets_one_batch_at_a_time(command):
+    clipped = command("trainer.gradient_clip_val=0.01", "trainer.max_epochs=1", name="clipped")
+    assert summary(clipped)["steps"] == 19
+    assert not same_weights(clipped, command("trainer.max_epochs=1", name="plain"))
+    few = command("trainer.limit_train_batches=3", "trainer.max_epochs=1", name="few")
+    assert summary(few)["steps"] == 3
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(command, seed):
     first = command(f"seed={seed}", "data/augment=shift", name="first")

@@ -111,7 +111,14 @@ class DistilledTeacher(TrainedTeacher):
         label = self._label()
         if label.needs_index and hasattr(data, "index"):
             data.index = True
-        module = DistillationModule(network, own.network, label, self.optimizer, self.scheduler)
+        module = DistillationModule(
+            network,
+            own.network,
+            label,
+            self.optimizer,
+            self.scheduler,
+            step_size=getattr(data, "step_size", None),
+        )
         # The recipe of this teacher has the other's already.
         card = {key: value for key, value in own.card.items() if key != "recipe"}
         # By its file: whether it was trained just then says nothing to those who read the card.

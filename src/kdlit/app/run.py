@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -118,6 +117,8 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         check_optimizer(optimizer, scheduler, "")
         check_network(student, data, "student")
         trainer = _trainer(config)
+        if _needs_each_batch(trainer, scheduler) and hasattr(data, "batches_at_once"):
+            data.batches_at_once = 1
         option = _teacher_option(config)
         for objective in (label, *features.values()):
             _check_objective(objective, option, mix)
@@ -135,7 +136,14 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
     # A teacher was seeded in between, or not: the run goes on with its own seed in either case.
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = DistillationModule(
-        student, teacher.network, label, optimizer, scheduler, features, mix
+        student,
+        teacher.network,
+        label,
+        optimizer,
+        scheduler,
+        features,
+        mix,
+        step_size=getattr(data, "step_size", None),
     )
     with clock("fit"):
         if resume_from is not None:
@@ -211,12 +219,7 @@ def _teacher_option(config: DictConfig) -> TeacherOption:
 def _trainer(config: DictConfig) -> pl.Trainer:
     """Make the trainer with the loggers and callbacks of their groups."""
     loggers = list(build_all(config, "logger").values())
-    callbacks = [
-        callback
-        for callback in build_all(config, "callbacks").values()
-        # Lightning refuses it where nothing is logged.
-        if loggers or not isinstance(callback, LearningRateMonitor)
-    ]
+    callbacks = list(build_all(config, "callbacks").values())
     try:
         trainer: pl.Trainer = build(config, "trainer")(callbacks=callbacks, logger=loggers)
     except KdlitError:
@@ -224,6 +227,17 @@ def _trainer(config: DictConfig) -> pl.Trainer:
     except Exception as error:  # Lightning has many types for bad arguments
         raise ConfigError(f"trainer: {error}") from error
     return trainer
+
+
+def _needs_each_batch(trainer: pl.Trainer, scheduler: Any) -> bool:
+    """Return whether Lightning is asked for something that it counts or does by batches."""
+    return bool(
+        trainer.gradient_clip_val
+        or trainer.accumulate_grad_batches != 1
+        or trainer.limit_train_batches != 1.0
+        or trainer.val_check_interval != 1.0
+        or getattr(scheduler, "func", None) is torch.optim.lr_scheduler.ReduceLROnPlateau
+    )
 
 
 def _trained(module: torch.nn.Module) -> int:

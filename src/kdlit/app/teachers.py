@@ -113,5 +113,11 @@ class AutoTeacher(TrainedTeacher):
         self, network: nn.Module, data: Any, config: DictConfig
     ) -> tuple[ClassifierModule, dict[str, Any]]:
         """Return the plain classifier."""
-        module = SupervisedModule(network, self.optimizer, self.scheduler, self.label_smoothing)
+        module = SupervisedModule(
+            network,
+            self.optimizer,
+            self.scheduler,
+            self.label_smoothing,
+            step_size=getattr(data, "step_size", None),
+        )
         return module, {}

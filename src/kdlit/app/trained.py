@@ -33,6 +33,7 @@ _NOT_THE_RECIPE = (
     "eval_batch_size",
     "index",
     "test_on_train",
+    "batches_at_once",
 )
 
 

@@ -34,7 +34,9 @@ class MNISTDataModule(pl.LightningDataModule):
     Args:
         root: folder that holds `MNIST/raw/` with the four original archives; what is missing is
             downloaded there.
-        batch_size: training samples per batch and process.
+        batch_size: training samples per step of the optimizer and process.
+        batches_at_once: how many such batches the training loader gives at a time, for a module
+            that takes them apart again; see `step_size`.
         eval_batch_size: samples per batch in validation, test and prediction.
         val_size: images held out of training for model selection.
         train_size: how many of the rest to train on (stratified); None is all of them.
@@ -86,6 +88,7 @@ class MNISTDataModule(pl.LightningDataModule):
         persistent_workers: bool = False,
         on_device: bool = False,
         test_on_train: bool = False,
+        batches_at_once: int = 1,
     ) -> None:
         super().__init__()
         self.root = Path(root)
@@ -116,6 +119,12 @@ class MNISTDataModule(pl.LightningDataModule):
             )
         self.on_device = on_device
         self.test_on_train = test_on_train
+        self.batches_at_once = checks.integer("batches_at_once", batches_at_once)
+
+    @property
+    def step_size(self) -> int | None:
+        """The `step_size` of a module that trains on these batches."""
+        return self.batch_size if self.batches_at_once > 1 else None
 
     # Data ----------------------------------------------------------------------------------
 
@@ -191,7 +200,7 @@ class MNISTDataModule(pl.LightningDataModule):
         """Shuffle by (seed, epoch)."""
         return self._loader(
             self.train_data,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size * self.batches_at_once,
             sampler=EpochSampler(self.train_data, derive_seed(self.seed)),
             num_workers=self.num_workers,
             persistent_workers=self.persistent_workers,
@@ -226,7 +235,7 @@ class MNISTDataModule(pl.LightningDataModule):
         """Augment (training only) and normalise, on the device where the batch lies."""
         images, labels, index = batch
         trainer = self.trainer
-        if trainer is not None and trainer.training:
+        if trainer is not None and trainer.training and self.augment.count:
             numbers = uniform(
                 derive_seed(self.seed, trainer.current_epoch), index, self.augment.count
             )
@@ -238,7 +247,7 @@ class MNISTDataModule(pl.LightningDataModule):
 
     def normalize(self, images: Tensor) -> Tensor:
         """Map pixels in 0 to 255 to float32 of zero mean and unit variance."""
-        return images.float().sub(255 * self.mean).div(255 * self.std)
+        return images.sub(255 * self.mean).div_(255 * self.std)
 
 
 class FashionMNISTDataModule(MNISTDataModule):
