@@ -19,7 +19,7 @@ FLOORS = [
     {"taps", "mixup"},
     {"metrics", "objectives", "teachers", "loggers", "progress"},
     {"data"},
-    {"reproducibility", "classifier"},
+    {"reproducibility", "classifier", "passes"},
     {"supervised", "distillation"},
     {"report"},
     {"app"},

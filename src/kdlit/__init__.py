@@ -33,7 +33,13 @@ if TYPE_CHECKING:
         TruthLabels,
     )
     from kdlit.supervised import SupervisedModule
-    from kdlit.teachers import EMATeacher, EnsembleTeacher, FrozenTeacher, TeacherSource
+    from kdlit.teachers import (
+        CachedTeacher,
+        EMATeacher,
+        EnsembleTeacher,
+        FrozenTeacher,
+        TeacherSource,
+    )
     from kdlit.weights import load_weights, save_weights
 
 # Imported on first use, so that `import kdlit` costs nothing.
@@ -50,13 +56,20 @@ _HOMES = {
     ),
     "kdlit.mixup": ("Mixup",),
     "kdlit.supervised": ("SupervisedModule",),
-    "kdlit.teachers": ("EMATeacher", "EnsembleTeacher", "FrozenTeacher", "TeacherSource"),
+    "kdlit.teachers": (
+        "CachedTeacher",
+        "EMATeacher",
+        "EnsembleTeacher",
+        "FrozenTeacher",
+        "TeacherSource",
+    ),
     "kdlit.weights": ("load_weights", "save_weights"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BlendedLabels",
+    "CachedTeacher",
     "ConfigError",
     "DataError",
     "DistillationModule",

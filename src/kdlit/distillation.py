@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from kdlit.batch import Batch, Outputs
@@ -15,6 +13,7 @@ from kdlit.errors import ConfigError, TeacherError
 from kdlit.mixup import Mix
 from kdlit.objectives import DryRun, Objective, SoftLabels
 from kdlit.objectives.base import acts_after_step, looks_inside
+from kdlit.passes import first_batch, in_the_type_of, surroundings
 from kdlit.schedules import Weight
 from kdlit.taps import Taps
 from kdlit.teachers import TeacherSource, as_source
@@ -224,29 +223,12 @@ class DistillationModule(ClassifierModule):
             self.teacher.tap([])
 
     def _example(self) -> Batch:
-        """Return the first batch that training would see, on the module's device."""
-        trainer = self.trainer
-        data = getattr(trainer, "datamodule", None)
-        hooks = data if data is not None else self
+        """Return the batch of the first step that training would see, on the module's device."""
         with self._undisturbed():
-            if data is not None:
-                raw = next(iter(data.train_dataloader()))
-            else:
-                # The loaders that were given to fit() itself.
-                raw = next(iter(trainer.fit_loop._data_source.dataloader()))
-            raw = hooks.on_before_batch_transfer(raw, 0)
-            raw = hooks.on_after_batch_transfer(move_data_to_device(raw, self.device), 0)
-        batch = Batch.of(raw)
+            batch = first_batch(self)
         if self.step_size is not None:
             batch = batch.split(self.step_size)[0]
-        dtype = next((p.dtype for p in self.student.parameters() if p.is_floating_point()), None)
-        if (
-            dtype is not None
-            and isinstance(batch.inputs, Tensor)
-            and batch.inputs.is_floating_point()
-        ):
-            batch = replace(batch, inputs=batch.inputs.to(dtype))
-        return batch
+        return in_the_type_of(self.student, batch)
 
     def _undisturbed(self) -> AbstractContextManager[None]:
         """Return a context whose random numbers the training does not miss."""
@@ -254,16 +236,65 @@ class DistillationModule(ClassifierModule):
         forked: AbstractContextManager[None] = torch.random.fork_rng(devices)
         return forked
 
+    def on_fit_start(self) -> None:
+        """Let the teacher see the data, now that everything is on its device."""
+        if self.teacher is None:
+            return
+        mixes = self.mix is not None and not self.mix.keeps_target
+        if self.teacher.by_sample and self.uses_teacher and mixes:
+            raise ConfigError(
+                f"{type(self.teacher).__name__} answers by the samples' numbers, and {self.mix!r} "
+                "mixes samples: give the teacher itself"
+            )
+        with self._undisturbed():
+            self.teacher.remember(surroundings(self, train=self.uses_teacher))
+
     def teardown(self, stage: str) -> None:
         """Remove the taps."""
         self._untap()
         self._seen = None
+        if self.teacher is not None:
+            self.teacher.turn_to(None)
 
     # Training ------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Count the optimizer's steps from where this training begins."""
+        """Count the optimizer's steps from where this training begins.
+
+        Raises:
+            ConfigError: if the loader's workers have begun with another view than this epoch's.
+        """
         self._last_step = self.global_step
+        loader = self.trainer.train_dataloader
+        dataset = getattr(loader, "dataset", None)
+        workers = getattr(loader, "num_workers", 0)
+        if self.current_epoch and workers and getattr(dataset, "view_count", 1) > 1:
+            raise ConfigError(
+                "a run with views of samples cannot go on with a loader that has workers, which "
+                f"draw before the epoch is known: set num_workers to 0, got {workers}"
+            )
+
+    def on_train_epoch_start(self) -> None:
+        """Turn to the epoch's view of the samples."""
+        super().on_train_epoch_start()
+        dataset: Any = getattr(self.trainer.train_dataloader, "dataset", None)
+        if hasattr(dataset, "set_view"):
+            dataset.set_view(self.current_epoch)
+        self._turn_to_training()
+
+    def on_validation_start(self) -> None:
+        """Turn to the validation set, where there is one alone."""
+        super().on_validation_start()
+        if self.teacher is not None:
+            self.teacher.turn_to("val" if len(self.trainer.num_val_batches) == 1 else None)
+
+    def on_validation_end(self) -> None:
+        """Turn back to the training samples."""
+        self._turn_to_training()
+
+    def _turn_to_training(self) -> None:
+        if self.teacher is not None:
+            self.teacher.turn_to("train", self.current_epoch)
 
     def loss_of(self, batch: Batch) -> Tensor:
         """Return the weighted sum of the terms, for the mixed batch where there is a `mix`."""

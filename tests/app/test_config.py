@@ -35,8 +35,8 @@ def composed(*overrides: str) -> DictConfig:
 
 def test_the_groups_are_those_that_the_architecture_names():
     assert {str(group) for group in GROUPS} == {
-        "callbacks", "data", "data/augment", "experiment", "feature", "label", "label/transform",
-        "logger", "mix", "optimizer", "scheduler", "student", "teacher", "teacher/network",
+        "cache", "callbacks", "data", "data/augment", "experiment", "feature", "label",
+        "label/transform", "logger", "mix", "optimizer", "scheduler", "student", "teacher", "teacher/network",
         "trainer",
     }  # fmt: skip
 

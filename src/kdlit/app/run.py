@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from kdlit.app.build import build, build_all, check_network, check_objectives, check_optimizer
+from kdlit.app.outputs import describe, source_of, why_not_kept
 from kdlit.app.resume import CONFIG_FILE, checkpoint_to_resume
 from kdlit.app.summary import (
     describe_machine,
@@ -126,6 +127,10 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
                 data.index = True
         data.prepare_data()
         data.setup("fit")
+        cache = build(config, "cache")
+        why_not = why_not_kept(option, cache, data, mix, [label, *features.values()])
+        if why_not is None and hasattr(data, "index"):
+            data.index = True
         option.check(config)
         check_objectives(student, option.blank(), label, features, data)
         _save_config(config)
@@ -135,9 +140,10 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
             log.info("Teacher: %s (%s)", type(teacher.network).__name__, teacher.source)
     # A teacher was seeded in between, or not: the run goes on with its own seed in either case.
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    source = None if teacher.network is None else source_of(teacher.network, cache, why_not)
     module = DistillationModule(
         student,
-        teacher.network,
+        source,
         label,
         optimizer,
         scheduler,
@@ -170,6 +176,7 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         "steps": trainer.global_step,
         "selected": {"checkpoint": best.name if best else None, **_selection(trainer)},
         **_results(trainer, module.student, teacher, shown),
+        "outputs": describe(source, why_not),
         "seconds": clock.seconds,
         **describe_machine(trainer.strategy.root_device),
     }

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler, RandomSampler
 
+from kdlit.files import state_fingerprint
 from kdlit.randomness import derive_seed
 
 
@@ -35,6 +36,12 @@ class InMemoryDataset(Dataset[tuple[Tensor, ...]]):
     ) -> None:
         self.images, self.labels, self.index = images, labels, index
         self.transform = transform
+
+    def fingerprint(self) -> str:
+        """Return 12 hexadecimal digits that stand for the data."""
+        return state_fingerprint(
+            {"images": self.images, "labels": self.labels, "index": self.index}
+        )
 
     def to(self, device: torch.device) -> None:
         """Move everything to a device."""

@@ -46,6 +46,8 @@ class MNISTDataModule(pl.LightningDataModule):
             images are taken.
         split_seed: of the validation split.
         augment: an augmentation of training images, such as :class:`kdlit.data.RandomShift`.
+        views: how many augmented views of each image there are, repeated from epoch to epoch, so
+            that what a teacher says of them can be kept; None: a new one in every epoch.
         index: whether batches carry each sample's position in the original training or test set.
         transform: a function of one image, run in the loader's workers on its uint8 tensor
             (1, 28, 28), training images only; returns the same, or float32 in [0, 255].
@@ -82,6 +84,7 @@ class MNISTDataModule(pl.LightningDataModule):
         seed: int = 0,
         split_seed: int = 0,
         augment: Augmentation | None = None,
+        views: int | None = None,
         index: bool = False,
         transform: Callable[[Tensor], Tensor] | None = None,
         num_workers: int = 0,
@@ -106,6 +109,7 @@ class MNISTDataModule(pl.LightningDataModule):
         self.seed = checks.integer("seed", seed, least=0)
         self.split_seed = checks.integer("split_seed", split_seed, least=0)
         self.augment = augment or NoAugmentation()
+        self.views = None if views is None else checks.integer("views", views)
         self.index = index
         self.transform = transform
         self.num_workers = checks.integer("num_workers", num_workers, least=0)
@@ -120,6 +124,23 @@ class MNISTDataModule(pl.LightningDataModule):
         self.on_device = on_device
         self.test_on_train = test_on_train
         self.batches_at_once = checks.integer("batches_at_once", batches_at_once)
+
+    @property
+    def view_count(self) -> int | None:
+        """How many views of each training image there are; None: more than can be kept."""
+        changing = self.augment.count or self.transform is not None
+        return self.views if changing else 1
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What decides, beside the data, which inputs the networks see; JSON-like."""
+        return {
+            "mean": self.mean,
+            "std": self.std,
+            "augment": f"{type(self.augment).__qualname__} {vars(self.augment)}",
+            "seed": self.seed if self.augment.count else None,
+            "transform": getattr(self.transform, "__qualname__", repr(self.transform)),
+        }
 
     @property
     def step_size(self) -> int | None:
@@ -233,16 +254,20 @@ class MNISTDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment (training only) and normalise, on the device where the batch lies."""
+        training = self.trainer is not None and self.trainer.training
+        return self.prepare(batch, self.trainer.current_epoch if training else None)  # type: ignore[union-attr]
+
+    def prepare(self, batch: Any, epoch: int | None) -> Any:
+        """Augment as in an epoch (None: not at all) and normalise."""
         images, labels, index = batch
-        trainer = self.trainer
-        if trainer is not None and trainer.training and self.augment.count:
-            numbers = uniform(
-                derive_seed(self.seed, trainer.current_epoch), index, self.augment.count
+        if epoch is not None and self.augment.count:
+            view = epoch if self.views is None else epoch % self.views
+            images = self.augment(
+                images, uniform(derive_seed(self.seed, view), index, self.augment.count)
             )
-            images = self.augment(images, numbers)
         images = self.normalize(images)
-        if trainer is not None:  # which has seen to bytes only
-            images = trainer.precision_plugin.convert_input(images)
+        if self.trainer is not None:  # which has seen to bytes only
+            images = self.trainer.precision_plugin.convert_input(images)
         return (images, labels, index) if self.index else (images, labels)
 
     def normalize(self, images: Tensor) -> Tensor:

@@ -63,6 +63,8 @@ class EMATeacher(TeacherSource):
     4.0
     """
 
+    changes = True
+
     def __init__(self, decay: float = 0.999) -> None:
         super().__init__()
         self.decay = checks.fraction("decay", decay, below_one=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kdlit.batch import Batch, Outputs
 from kdlit.errors import TeacherError
 from kdlit.taps import Taps
+from kdlit.teachers.surroundings import Surroundings
 
 
 class TeacherSource(nn.Module):
@@ -17,7 +18,14 @@ class TeacherSource(nn.Module):
 
     A source is always in evaluation mode and tracks no gradients. `DistillationModule` keeps it
     out of its parameters and its state, and moves it along to other devices and types.
+
+    Attributes:
+        changes: whether what it says of a sample changes in training.
+        by_sample: whether it answers by the samples' numbers, and not by what the batch shows.
     """
+
+    changes: bool = False
+    by_sample: bool = False
 
     @property
     def single_network(self) -> nn.Module | None:
@@ -52,6 +60,12 @@ class TeacherSource(nn.Module):
 
     def begin(self, student: nn.Module) -> None:
         """Take note of the student before its training begins."""
+
+    def remember(self, around: Surroundings) -> None:
+        """Prepare for the samples of a training, when everything is on its device."""
+
+    def turn_to(self, split: str | None, epoch: int = 0) -> None:
+        """Take note of what is asked from now on: `train`, in an epoch, `val`, or other data."""
 
     def after_step(self, student: nn.Module) -> None:
         """Take note of the student after each step of its optimizer."""
