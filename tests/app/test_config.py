@@ -36,8 +36,8 @@ def composed(*overrides: str) -> DictConfig:
 def test_the_groups_are_those_that_the_architecture_names():
     assert {str(group) for group in GROUPS} == {
         "cache", "callbacks", "data", "data/augment", "experiment", "feature", "label",
-        "label/transform", "logger", "mix", "optimizer", "scheduler", "student", "teacher", "teacher/network",
-        "trainer",
+        "label/transform", "logger", "mix", "optimizer", "scheduler", "student", "teacher",
+        "teacher/network", "trainer",
     }  # fmt: skip
 
 
