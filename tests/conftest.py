@@ -1,5 +1,6 @@
 """Shared fixtures: networks small enough to train in a blink, and the real MNIST."""
 
+import os
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -54,7 +55,7 @@ class PlainData(pl.LightningDataModule):
 
 def trainer(**options) -> pl.Trainer:
     quiet = {
-        "accelerator": "cpu",
+        "accelerator": os.environ.get("KDLIT_TEST_ACCELERATOR", "cpu"),
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,

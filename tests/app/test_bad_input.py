@@ -72,6 +72,8 @@ TABLE = [
     (["feature=hint", "feature.hint.student_layer=hiden1"], ["feature", "'hiden1'", "hidden1"]),
     (["feature=review"], ["feature", "MLP has no layer 'block1'"]),
     (["feature=hint", "feature.hint.weight=-1"], ["feature.hint", "weight", "got -1"]),
+    (["compile=quick"], ["compile=quick", "default"]),
+    (["compile=default", "feature=pkt"], ["compile=default", "feature=pkt"]),
     (["label=none"], ["nothing would be learned"]),
     (["logger=[wandb]"], ['pip install "kdlit[wandb]"']),
 ]

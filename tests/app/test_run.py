@@ -223,6 +223,16 @@ def test_a_failed_run_of_a_sweep_does_not_end_it(command, tmp_path, capsys):
     assert [path.parent.name for path in (tmp_path / "sweep").glob("*/summary.json")] == ["1"]
 
 
+@pytest.mark.slow
+def test_a_compiled_student_is_the_same_student(command):
+    plain = command("trainer.max_epochs=1", name="plain")
+    compiled = command("trainer.max_epochs=1", "compile=default", name="compiled")
+    one, two = (load_file(run / "student.safetensors") for run in (plain, compiled))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+
+
 def test_without_loggers(command):
     assert not (command("logger=[]") / "metrics.csv").exists()
 

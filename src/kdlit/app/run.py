@@ -35,6 +35,7 @@ from kdlit.weights import load_weights, save_weights
 log = logging.getLogger("kdlit")
 
 _TASKS = ("distil", "teacher")
+_COMPILE = ("default", "reduce-overhead", "max-autotune")
 
 
 def run(config: DictConfig, *, in_sweep: bool = False) -> dict[str, Any]:
@@ -114,6 +115,7 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         data = build(config, "data")
         label, features = build(config, "label"), build_all(config, "feature")
         mix = build(config, "mix")
+        _check_compile(config.compile, features)
         optimizer, scheduler = build(config, "optimizer"), build(config, "scheduler")
         check_optimizer(optimizer, scheduler, "")
         check_network(student, data, "student")
@@ -151,6 +153,8 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         mix,
         step_size=getattr(data, "step_size", None),
     )
+    if config.compile is not None:
+        module.student.compile(mode=config.compile)
     with clock("fit"):
         if resume_from is not None:
             log.info("Going on from %s", resume_from)
@@ -184,6 +188,19 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
     print_table(summary)
     log.info("Written to %s/: student.safetensors, summary.json, ...", run_dir)
     return summary
+
+
+def _check_compile(mode: object, features: dict[str, Objective]) -> None:
+    """Check how the student is to be compiled, before it takes its time."""
+    if mode is None:
+        return
+    if mode not in _COMPILE:
+        raise ConfigError(f"compile={mode}: {did_you_mean(str(mode), _COMPILE)}")
+    if features:
+        raise ConfigError(
+            f"compile={mode} with feature={','.join(features)}: what layers say is not seen from "
+            "outside a compiled student; leave one of the two out"
+        )
 
 
 def _check_objective(objective: Objective, option: TeacherOption, mix: Mix) -> None:
