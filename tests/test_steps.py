@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from conftest import PlainData, network, trainer
@@ -96,6 +97,36 @@ def test_the_most_steps_are_kept_to():
     fit = trainer(max_epochs=-1, max_steps=10, limit_val_batches=0)
     fit.fit(module, IndexedData(batch_size=3 * STEP))
     assert fit.global_step == 10
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"max_epochs": -1, "max_steps": 10}, 10),
+        ({"max_epochs": 2, "max_steps": 3}, 3),
+        ({"max_epochs": 2, "max_steps": 100}, 14),
+        ({"max_epochs": 3, "limit_train_batches": 2}, 18),
+    ],
+)
+def test_a_schedule_over_steps_knows_how_many_there_will_be(limits, expected):
+    module = SupervisedModule(
+        network(),
+        scheduler=partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1),
+        step_size=STEP,
+    )
+    fit = trainer(limit_val_batches=0, **limits)
+    fit.fit(module, IndexedData(batch_size=3 * STEP))  # 3, 3 and 1 steps
+    assert fit.global_step == module.lr_schedulers().total_steps == expected
+
+
+def test_a_checkpoint_within_an_epoch_is_not_written_of_a_loss_that_is_not_finite(tmp_path):
+    callback = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1)
+    module = SupervisedModule(network(), partial(torch.optim.SGD, lr=1e30))
+    fit = trainer(enable_checkpointing=True, callbacks=[callback], limit_val_batches=0)
+    with pytest.raises(NonFiniteError, match="not finite at step"):
+        fit.fit(module, IndexedData(batch_size=STEP))
+    for path in tmp_path.iterdir():
+        assert torch.load(path, weights_only=True)["global_step"] < 7
 
 
 def test_a_loss_that_is_not_finite_is_named_with_its_step():

@@ -61,9 +61,10 @@ class ClassifierModule(pl.LightningModule):
         step_size: samples per step of the optimizer; a batch of the loader that is larger is taken
             apart, in order, and each part is a step of its own. A loader that gives the batches of
             many steps at once saves what Lightning does around each batch, and gives the same
-            weights to the bit. Callbacks and `limit_train_batches` then count the loader's
-            batches, and Lightning does not clip or accumulate gradients or serve
-            `ReduceLROnPlateau`: it refuses. None: each batch is a step.
+            weights to the bit, where the loader's batch size is a multiple of it. Callbacks are
+            called for the loader's batches, and so a ModelCheckpoint by steps or time does not see
+            each step; `limit_train_batches` counts them. Lightning does not clip or accumulate
+            gradients or serve `ReduceLROnPlateau`: it refuses. None: each batch is a step.
 
     Raises:
         ConfigError: if an argument cannot work.
@@ -187,18 +188,49 @@ class ClassifierModule(pl.LightningModule):
                     logger.log_metrics(row, step)
         self._rates = {}
 
+    def on_fit_start(self) -> None:
+        """Forget what a fit that was broken off may have left."""
+        self._tally, self._rates = Tally(), {}
+
+    def on_train_start(self) -> None:
+        """Turn to the epoch's view of the samples, also where a run goes on within an epoch.
+
+        Raises:
+            ConfigError: if the loader's workers have begun with another view than this epoch's.
+        """
+        loader = self.trainer.train_dataloader
+        views = getattr(getattr(loader, "dataset", None), "view_count", 1)
+        workers = getattr(loader, "num_workers", 0)
+        if self.current_epoch and workers and views is not None and views > 1:
+            raise ConfigError(
+                "a run with views of samples cannot go on with a loader that has workers, which "
+                f"draw before the epoch is known: set num_workers to 0, got {workers}"
+            )
+        self._set_view()
+
+    def _set_view(self) -> None:
+        dataset: Any = getattr(self.trainer.train_dataloader, "dataset", None)
+        if hasattr(dataset, "set_view"):
+            dataset.set_view(self.current_epoch)
+
     def on_train_epoch_start(self) -> None:
-        """Begin the epoch's means; advance a schedule by epochs that nobody else advances."""
+        """Begin the epoch's means, and its view of the samples."""
         self._tally = Tally()
-        if self.step_size is not None and not self._steps_scheduler:
-            for config in self.trainer.lr_scheduler_configs:
-                while config.scheduler.last_epoch < self.current_epoch:
-                    config.scheduler.step()  # type: ignore[call-arg]
+        self._set_view()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Act on the step that Lightning has done, if it has."""
+        """Act on Lightning's step; else advance a schedule by epochs when Lightning would."""
         if self.step_size is None:
             self.after_step()
+        elif self.trainer.is_last_batch and not self._steps_scheduler:
+            for config in self.trainer.lr_scheduler_configs:
+                config.scheduler.step()  # type: ignore[call-arg]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Stop before the checkpoint is written if the loss was not finite."""
+        if self._tally.is_empty or not self.trainer.training:
+            return
+        self._read_tally()
 
     def on_validation_start(self) -> None:
         """Stop before a checkpoint can be written if the loss was not finite."""
@@ -240,7 +272,7 @@ class ClassifierModule(pl.LightningModule):
         """Return how many steps the optimizer will do."""
         trainer = self.trainer
         batches = trainer.estimated_stepping_batches
-        if self.step_size is None:
+        if self.step_size is None or trainer.max_epochs == -1:
             return int(batches)
         loader = trainer.train_dataloader
         if not isinstance(loader, DataLoader) or not loader.batch_size:
@@ -252,7 +284,7 @@ class ClassifierModule(pl.LightningModule):
             max(trainer.max_epochs or 1, 1),
             math.ceil(loader.batch_size / self.step_size),
         )
-        every = int(batches) // epochs
+        every = int(trainer.num_training_batches)
         # The epoch's last batch may be smaller.
         left = min(len(loader.sampler) - (every - 1) * loader.batch_size, loader.batch_size)  # type: ignore[arg-type]
         last = math.ceil(left / self.step_size)

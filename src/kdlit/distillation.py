@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from kdlit.batch import Batch, Outputs
@@ -158,6 +159,8 @@ class DistillationModule(ClassifierModule):
 
     def setup(self, stage: str) -> None:
         """Tap the layers that objectives ask for, and let the objectives make their parts."""
+        if self.teacher is not None:
+            self.teacher.turn_to(None)
         if stage != "fit":
             return
         if self.teacher is not None:
@@ -259,38 +262,28 @@ class DistillationModule(ClassifierModule):
     # Training ------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Count the optimizer's steps from where this training begins.
-
-        Raises:
-            ConfigError: if the loader's workers have begun with another view than this epoch's.
-        """
+        """Count the optimizer's steps from where this training begins."""
+        super().on_train_start()
         self._last_step = self.global_step
-        loader = self.trainer.train_dataloader
-        dataset = getattr(loader, "dataset", None)
-        workers = getattr(loader, "num_workers", 0)
-        if self.current_epoch and workers and getattr(dataset, "view_count", 1) > 1:
-            raise ConfigError(
-                "a run with views of samples cannot go on with a loader that has workers, which "
-                f"draw before the epoch is known: set num_workers to 0, got {workers}"
-            )
+        self._turn_to_training()
 
     def on_train_epoch_start(self) -> None:
-        """Turn to the epoch's view of the samples."""
+        """Turn to what the teacher says in this epoch."""
         super().on_train_epoch_start()
-        dataset: Any = getattr(self.trainer.train_dataloader, "dataset", None)
-        if hasattr(dataset, "set_view"):
-            dataset.set_view(self.current_epoch)
         self._turn_to_training()
 
     def on_validation_start(self) -> None:
         """Turn to the validation set, where there is one alone."""
         super().on_validation_start()
         if self.teacher is not None:
-            self.teacher.turn_to("val" if len(self.trainer.num_val_batches) == 1 else None)
+            fitting = self.trainer.state.fn == TrainerFn.FITTING
+            alone = len(self.trainer.num_val_batches) == 1
+            self.teacher.turn_to("val" if fitting and alone else None)
 
     def on_validation_end(self) -> None:
         """Turn back to the training samples."""
-        self._turn_to_training()
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._turn_to_training()
 
     def _turn_to_training(self) -> None:
         if self.teacher is not None:
@@ -359,6 +352,7 @@ class DistillationModule(ClassifierModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what a teacher that changes in training needs to go on."""
+        super().on_save_checkpoint(checkpoint)
         kept = self.teacher.state_to_keep() if self.teacher is not None else None
         if kept is not None:
             checkpoint["teacher_state"] = dict(kept)

@@ -1,5 +1,6 @@
 """Passes over the data before training: one batch for shapes, or every sample for a teacher."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -19,14 +20,15 @@ from kdlit.teachers.surroundings import Split, Surroundings
 def first_batch(module: pl.LightningModule) -> Batch:
     """Return the first batch that training would see, on the module's device."""
     trainer = module.trainer
-    hooks = trainer.datamodule if _datamodule(trainer) is not None else module  # type: ignore[attr-defined]
-    if hooks is not module:
-        raw = next(iter(hooks.train_dataloader()))
-    else:
-        # The loaders that were given to fit() itself.
-        raw = next(iter(trainer.fit_loop._data_source.dataloader()))
-    raw = hooks.on_before_batch_transfer(raw, 0)
-    return Batch.of(hooks.on_after_batch_transfer(move_data_to_device(raw, module.device), 0))
+    # The datamodule's loader, or the one that was given to fit() itself.
+    raw = next(iter(trainer.fit_loop._data_source.dataloader()))
+    return Batch.of(_transferred(module, raw))
+
+
+def _transferred(module: pl.LightningModule, raw: Any) -> Any:
+    """Do what Lightning does to a batch before a step sees it."""
+    raw = module._on_before_batch_transfer(raw, 0)
+    return module._apply_batch_transfer_handler(raw, device=module.device, dataloader_idx=0)
 
 
 def surroundings(module: pl.LightningModule, *, train: bool) -> Surroundings:
@@ -70,8 +72,17 @@ def _splits(module: pl.LightningModule, *, train: bool) -> Iterator[Split]:
     if source.is_defined() and trainer.limit_val_batches:
         loader = source.dataloader()
         # Others ask the teacher itself.
-        if _can_be_drawn_again(loader):
+        if _can_be_drawn_again(loader) and not (train and _changes_along(loader, trainer)):
             yield _split("val", loader, module)
+
+
+def _changes_along(loader: Any, trainer: pl.Trainer) -> bool:
+    """Return whether a validation set shows another view in each epoch, as the training set does.
+
+    It is the same object, then.
+    """
+    training = getattr(trainer.fit_loop._data_source.dataloader(), "dataset", None)
+    return loader.dataset is training and getattr(training, "view_count", 1) != 1
 
 
 def _can_be_drawn_again(loader: Any) -> bool:
@@ -81,7 +92,6 @@ def _can_be_drawn_again(loader: Any) -> bool:
 def _split(name: str, loader: DataLoader[Any], module: pl.LightningModule) -> Split:
     trainer = module.trainer
     data, dataset = _datamodule(trainer), loader.dataset
-    hooks = module if data is None else data
     views = getattr(data, "view_count", getattr(dataset, "view_count", 1)) if name == "train" else 1
     if views is None:
         raise TeacherError(
@@ -89,32 +99,36 @@ def _split(name: str, loader: DataLoader[Any], module: pl.LightningModule) -> Sp
             "set `views`, how many views of each there are (data.views=4), or train with cache=none"
         )
 
+    passes = itertools.count()
+    # A datamodule of kdlit's prepares a batch as in any epoch.
+    prepare = data.prepare if hasattr(data, "preparation") else None
+
     def batches(positions: range, view: int, size: int) -> Iterator[Batch]:
-        if hasattr(dataset, "set_view"):
-            dataset.set_view(view)
         drawn = DataLoader(
-            dataset,
+            dataset.at_view(view) if hasattr(dataset, "at_view") else dataset,
             batch_size=size,
             sampler=positions,  # type: ignore[arg-type]
             collate_fn=loader.collate_fn,
             num_workers=loader.num_workers,
-            generator=torch.Generator().manual_seed(0),
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            # Another seed for each pass: random numbers that nobody fixed shall be noticed.
+            generator=torch.Generator().manual_seed(next(passes)),
         )
-        try:
-            yield from prepared(drawn, view)
-        finally:
-            if hasattr(dataset, "set_view"):
-                dataset.set_view(0)
-
-    def prepared(drawn: Iterable[Any], view: int) -> Iterator[Batch]:
         for raw in drawn:
-            raw = hooks.on_before_batch_transfer(trainer.precision_plugin.convert_input(raw), 0)
-            raw = move_data_to_device(raw, module.device)
-            if hasattr(data, "prepare"):
-                raw = data.prepare(raw, view if name == "train" else None)
-            else:
-                raw = hooks.on_after_batch_transfer(raw, 0)
-            yield Batch.of(raw)
+            raw = trainer.precision_plugin.convert_input(raw)
+            if prepare is not None:
+                raw = module._on_before_batch_transfer(raw, 0)
+                raw = move_data_to_device(raw, module.device)
+                yield Batch.of(prepare(raw, view if name == "train" else None))
+                continue
+            # Hooks may ask in which stage they are.
+            trainer.validating = name == "val"
+            trainer.training = name == "train"
+            try:
+                yield Batch.of(_transferred(module, raw))
+            finally:
+                trainer.training = True
 
     index = getattr(dataset, "index", None)
     key = {"data": dataset.fingerprint(), "preparation": getattr(data, "preparation", None)}  # type: ignore[attr-defined]

@@ -39,6 +39,11 @@ class Tally:
         self._count = 0
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been added since it was last read."""
+        return not self._rows
+
+    @property
     def is_full(self) -> bool:
         """Whether it has kept as many steps as it should."""
         return len(self._rows) >= _ROWS_KEPT
@@ -71,6 +76,8 @@ class Tally:
             (step, dict(zip(self._names, row, strict=True)))
             for step, row in zip(self._steps, rows.tolist(), strict=True)
         ]
+        samples, hits = self._samples, self._hits
+        self._rows, self._samples, self._steps, self._hits = [], [], [], []
         bad = torch.nonzero(~torch.isfinite(rows).all(dim=1)).flatten()
         if len(bad):
             step, values = found[int(bad[0])]
@@ -80,14 +87,13 @@ class Tally:
                 "smaller learning rate, or trainer.gradient_clip_val=1. The checkpoints written "
                 "before this step are untouched"
             )
-        weighted = (rows * torch.tensor(self._samples, dtype=torch.float64)[:, None]).sum(dim=0)
+        weighted = (rows * torch.tensor(samples, dtype=torch.float64)[:, None]).sum(dim=0)
         totals = dict(zip(self._names, weighted.tolist(), strict=True))
-        if self._hits:
-            totals["accuracy"] = float(torch.cat(self._hits).sum())
+        if hits:
+            totals["accuracy"] = float(torch.cat(hits).sum())
         for name, total in totals.items():
             self._sums[name] = self._sums.get(name, 0.0) + total
-        self._count += sum(self._samples)
-        self._rows, self._samples, self._steps, self._hits = [], [], [], []
+        self._count += sum(samples)
         return found
 
     def means(self, strategy: "Strategy | None" = None) -> dict[str, float]:

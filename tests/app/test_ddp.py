@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from app.conftest import SMALL, summary
 from conftest import REPOSITORY
@@ -44,6 +46,21 @@ def test_two_processes_give_the_metrics_of_one(tmp_path):
         values = [column(tmp_path / run, name) for run in ("one", "two")]
         assert values[1] == pytest.approx(values[0], rel=1e-5), name
     assert out.count("measured on the test set") == 1, "only the first process reports"
+
+
+def test_batches_of_many_steps_and_kept_outputs_change_nothing_on_two_processes(tmp_path):
+    """Gradients are averaged at every step, and both processes fill the table."""
+    shared = [*TWO, "trainer.max_epochs=2", "data.val_size=501"]
+    call(tmp_path, *shared, "cache=none", "data.batches_at_once=1",
+         f"hydra.run.dir={tmp_path / 'plain'}")  # fmt: skip
+    call(tmp_path, *shared, "data.batches_at_once=4", f"hydra.run.dir={tmp_path / 'many'}")
+    one, two = summary(tmp_path / "plain"), summary(tmp_path / "many")
+    assert two["outputs"]["tables"]["train"]["samples"] == 300
+    assert one["steps"] == two["steps"]
+    first, second = (load_file(tmp_path / run / "student.safetensors") for run in ("plain", "many"))
+    for name in first:
+        # A matrix product of the teacher's may round otherwise for another number of rows.
+        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_sweep_over_two_processes_runs_each_job_once(tmp_path):

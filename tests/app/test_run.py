@@ -118,7 +118,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(command, s
 
 
 def test_an_interrupted_run_that_goes_on_is_the_uninterrupted_one_to_the_bit(command, monkeypatch):
-    options = ["data/augment=shift", "student.dropout=0.3", "trainer.max_epochs=4"]
+    options = [
+        "data/augment=shift", "student.dropout=0.3", "trainer.max_epochs=4",
+        "data.batches_at_once=4",
+    ]  # fmt: skip
     whole = command(*options, name="whole")
 
     class InterruptedByTestError(RuntimeError):

@@ -19,6 +19,10 @@ from kdlit.objectives import Hint
 from kdlit.reproducibility import ReseedEachEpoch
 from kdlit.teachers import EMATeacher, EnsembleTeacher
 
+# Of 40 samples every other one is compared when a table is opened, and 8 at the first batch of
+# each epoch of training and validation, and of the sanity check.
+COMPARED = 20
+
 
 class Counting(nn.Module):
     """A network whose answer for a sample does not depend on the others, and that counts them."""
@@ -113,8 +117,9 @@ def test_trains_as_the_teacher_itself_to_the_bit(tmp_path, views, workers, step_
     assert same(one, two)
     assert fit_one.callback_metrics == fit_two.callback_metrics
     assert live.samples > 4 * 80
-    # Each view and each validation sample once, and twice two examples and 32 to compare a view.
-    assert asked.samples <= 40 * ((views or 1) + 1) + 2 * 2 + 32 * (3 if views else 2)
+    # Each view and each validation sample once; and examples for the shapes, and comparisons.
+    compared = COMPARED * (3 if views else 2) + 8 * (2 * 4 + 1)
+    assert asked.samples <= 40 * ((views or 1) + 1) + 2 * 2 + compared
 
 
 def test_is_asked_once_for_all_runs_and_again_for_anything_else(tmp_path):
@@ -124,11 +129,11 @@ def test_is_asked_once_for_all_runs_and_again_for_anything_else(tmp_path):
         return counting.samples
 
     assert asked() > 80
-    assert asked() == 2 * 32  # compared
+    assert asked() == 2 * COMPARED + 3 * 8
     for other in (
         {"data": Foreign(plain(version="2"))},
         {"data": Foreign(Indexed(Shaken(0.0), views=1, seed=1))},
-        {"scale": 2.0, "dtype": "float16"},
+        {"dtype": "float16"},
         {"top_k": 2},
     ):
         assert asked(**other) > 80, other
@@ -185,6 +190,38 @@ def test_the_test_set_asks_the_teacher(tmp_path):
     assert counting.samples == before + 10
 
 
+def test_data_that_are_validated_later_ask_the_teacher(tmp_path):
+    counting = teacher()
+    module, fit = trained(CachedTeacher(counting, tmp_path), Foreign(plain()), epochs=1)
+    before = counting.samples
+    other = Shaken(0.0)
+    other.inputs = -other.inputs
+    found = fit.validate(module, DataLoader(Indexed(other), 8), verbose=False)[0]
+    assert counting.samples == before + 40
+    with torch.no_grad():
+        alike = module.student.eval()(other.inputs).argmax(1) == counting(other.inputs).argmax(1)
+    assert found["val/agreement"] == pytest.approx(float(alike.float().mean()))
+
+
+def test_one_data_set_with_views_for_training_and_validation(tmp_path):
+    both = Indexed(Shaken(), views=2)
+    live, fit_live = trained(teacher(), Foreign(both, both))
+    cached = CachedTeacher(teacher(), tmp_path)
+    kept, fit_kept = trained(cached, Foreign(both, both))
+    assert set(cached.tables) == {"train"}
+    assert same(live, kept)
+    assert fit_live.callback_metrics == fit_kept.callback_metrics
+
+
+def test_a_schedule_that_asks_for_the_loader_early_sees_the_right_view(tmp_path):
+    def run(source):
+        data = Foreign(Indexed(Shaken(), views=3), plain(), workers=2)
+        cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1)
+        return trained(source, data, scheduler=cycle)[0]
+
+    assert same(run(teacher()), run(CachedTeacher(teacher(), tmp_path)))
+
+
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_goes_on_with_the_view_of_its_epoch(tmp_path):
     def data():
@@ -217,22 +254,25 @@ def test_what_is_damaged_or_unfinished_is_made_anew(tmp_path, damage, caplog):
         path.write_bytes(path.read_bytes()[:-3] + b"xxx")
     counting = teacher()
     trained(CachedTeacher(counting, tmp_path), Foreign(plain()), epochs=1)
-    assert counting.samples > 40 + 2 * 32
+    assert counting.samples > 40 + 2 * COMPARED + 3 * 8
     assert "computed anew" in caplog.text
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     counting = teacher()
     trained(CachedTeacher(counting, tmp_path), Foreign(plain()), epochs=1)
-    assert counting.samples == 2 * 32
+    assert counting.samples == 2 * COMPARED + 3 * 8
 
 
 def test_a_table_that_tells_of_other_data_is_refused_with_the_reason(tmp_path):
     """A data set that draws random numbers nobody has fixed."""
     with pytest.raises(TeacherError, match=r"are not what the teacher says.*`views`"):
         trained(CachedTeacher(teacher(), tmp_path), Foreign(Indexed(Shaken())), epochs=1)
-    # The first and last samples, of which the fingerprint is made, are the same as before.
+    # Workers draw their random numbers from a seed of the loader's.
+    with pytest.raises(TeacherError, match="are not what the teacher says"):
+        trained(CachedTeacher(teacher(), tmp_path), Foreign(Indexed(Shaken()), workers=1), epochs=1)
+    # Not one of the samples of which the fingerprint is made.
     data = Shaken(0.0)
     trained(CachedTeacher(teacher(), tmp_path), Foreign(Indexed(data)), epochs=1)
-    data.inputs[1] += 1
+    data.inputs[4] += 1
     with pytest.raises(TeacherError, match="differ by"):
         trained(CachedTeacher(teacher(), tmp_path), Foreign(Indexed(data)), epochs=1)
 

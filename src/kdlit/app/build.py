@@ -118,6 +118,12 @@ def check_objectives(
         raise ConfigError(f"feature: {names} cannot be set up for these layers: {error}") from error
 
 
+def step_size_of(data: Any) -> int | None:
+    """Return the samples of a step, where a datamodule of kdlit's gives the batches of many."""
+    size: int | None = data.step_size if hasattr(data, "batches_at_once") else None
+    return size
+
+
 def check_optimizer(factory: Any, scheduler: Any, key: str) -> None:
     """Make an optimizer and a schedule of one number, so that bad settings fail at once.
 

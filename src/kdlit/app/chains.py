@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from kdlit import checks
-from kdlit.app.build import build_part, plain
+from kdlit.app.build import build_part, plain, step_size_of
 from kdlit.app.options import NetworkTeacher, PreparedTeacher
 from kdlit.app.summary import describe_network, split_metrics
 from kdlit.app.teachers import AutoTeacher
@@ -117,7 +117,7 @@ class DistilledTeacher(TrainedTeacher):
             label,
             self.optimizer,
             self.scheduler,
-            step_size=getattr(data, "step_size", None),
+            step_size=step_size_of(data),
         )
         # The recipe of this teacher has the other's already.
         card = {key: value for key, value in own.card.items() if key != "recipe"}

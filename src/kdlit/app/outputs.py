@@ -45,7 +45,7 @@ def why_not_kept(
         raise ConfigError(f"cache: {error}") from error
     if not kept.by_sample:
         return "cache=none"
-    if not hasattr(data.train_dataloader().dataset, "fingerprint"):
+    if not hasattr(getattr(data.train_dataloader(), "dataset", None), "fingerprint"):
         return "the samples have no numbers; see kdlit.data.Indexed"
     if any(objective.needs_teacher for objective in objectives):
         if not mix.keeps_target:

@@ -13,7 +13,14 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from kdlit.app.build import build, build_all, check_network, check_objectives, check_optimizer
+from kdlit.app.build import (
+    build,
+    build_all,
+    check_network,
+    check_objectives,
+    check_optimizer,
+    step_size_of,
+)
 from kdlit.app.outputs import describe, source_of, why_not_kept
 from kdlit.app.resume import CONFIG_FILE, checkpoint_to_resume
 from kdlit.app.summary import (
@@ -151,7 +158,7 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         scheduler,
         features,
         mix,
-        step_size=getattr(data, "step_size", None),
+        step_size=step_size_of(data),
     )
     if config.compile is not None:
         module.student.compile(mode=config.compile)
@@ -260,6 +267,11 @@ def _needs_each_batch(trainer: pl.Trainer, scheduler: Any) -> bool:
         or trainer.accumulate_grad_batches != 1
         or trainer.limit_train_batches != 1.0
         or trainer.val_check_interval != 1.0
+        or any(
+            getattr(callback, "_every_n_train_steps", 0)
+            or getattr(callback, "_train_time_interval", None)
+            for callback in trainer.checkpoint_callbacks
+        )
         or getattr(scheduler, "func", None) is torch.optim.lr_scheduler.ReduceLROnPlateau
     )
 
@@ -352,6 +364,8 @@ def _quiet() -> None:
         r".*Checkpoint directory .* exists and is not empty.*",
         # A small data set may have fewer batches than log_every_n_steps.
         r".*The number of training batches \(\d+\) is smaller than the logging interval.*",
+        # It counts the steps of an epoch by the loader's batches, which are of many steps.
+        r".*resuming from a checkpoint that ended before the epoch ended.*",
         # A teacher's layers that are reused in a student (SimKD) stay in evaluation mode.
         r".*module\(s\) in eval mode at the start of training.*",
         r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from kdlit import checks
-from kdlit.app.build import build, build_part, check_network, plain
+from kdlit.app.build import build, build_part, check_network, plain, step_size_of
 from kdlit.app.options import NetworkTeacher, PreparedTeacher, TeacherOption
 from kdlit.app.trained import TrainedTeacher
 from kdlit.classifier import ClassifierModule
@@ -118,6 +118,6 @@ class AutoTeacher(TrainedTeacher):
             self.optimizer,
             self.scheduler,
             self.label_smoothing,
-            step_size=getattr(data, "step_size", None),
+            step_size=step_size_of(data),
         )
         return module, {}

@@ -67,6 +67,12 @@ class Indexed(Dataset[Any]):
         """Choose the view that is drawn from now on."""
         self._view.fill_(view % self.view_count)
 
+    def at_view(self, view: int) -> "Indexed":
+        """Return the same data in a view that :meth:`set_view` does not change."""
+        other = Indexed(self.dataset, self.views, self.seed, self.version)
+        other.set_view(view)
+        return other
+
     def __len__(self) -> int:
         return len(self.dataset)
 
@@ -91,11 +97,9 @@ class Indexed(Dataset[Any]):
         """Return what stands for the data: their kind and number, and what 16 of them are."""
         told = f"{type(self.dataset).__qualname__};{len(self)};{self.views};{self.seed};"
         digest = hashlib.sha256(f"{told}{self.version};".encode())
-        view = int(self._view)
-        self.set_view(0)
+        first = self.at_view(0)
         for position in np.linspace(0, len(self) - 1, num=min(_PROBED, len(self)), dtype=int):
-            _digest(digest, self[int(position)])
-        self.set_view(view)
+            _digest(digest, first[int(position)])
         return digest.hexdigest()[:12]
 
 

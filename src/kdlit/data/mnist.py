@@ -50,7 +50,8 @@ class MNISTDataModule(pl.LightningDataModule):
             that what a teacher says of them can be kept; None: a new one in every epoch.
         index: whether batches carry each sample's position in the original training or test set.
         transform: a function of one image, run in the loader's workers on its uint8 tensor
-            (1, 28, 28), training images only; returns the same, or float32 in [0, 255].
+            (1, 28, 28), training images only; returns the same, or float32 in [0, 255]. With
+            `views` it must not be random.
         num_workers: loader processes; 0 is right unless `transform` is slow.
         persistent_workers: keep the workers between epochs.
         on_device: place the whole data set on the accelerator.
@@ -139,7 +140,7 @@ class MNISTDataModule(pl.LightningDataModule):
             "std": self.std,
             "augment": f"{type(self.augment).__qualname__} {vars(self.augment)}",
             "seed": self.seed if self.augment.count else None,
-            "transform": getattr(self.transform, "__qualname__", repr(self.transform)),
+            "transform": _told(self.transform),
         }
 
     @property
@@ -273,6 +274,13 @@ class MNISTDataModule(pl.LightningDataModule):
     def normalize(self, images: Tensor) -> Tensor:
         """Map pixels in 0 to 255 to float32 of zero mean and unit variance."""
         return images.sub(255 * self.mean).div_(255 * self.std)
+
+
+def _told(transform: Any) -> Any:
+    """Describe a function by its name and arguments, which are the same in another process."""
+    if isinstance(transform, partial):
+        return [_told(transform.func), repr(transform.args), repr(transform.keywords)]
+    return getattr(transform, "__qualname__", type(transform).__qualname__)
 
 
 class FashionMNISTDataModule(MNISTDataModule):

@@ -23,9 +23,14 @@ class ConvMaxPool(nn.Conv2d):
 
     bias: Tensor
 
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return maps of half the height and width."""
-        return F.max_pool2d(F.conv2d(images, self.weight), 2) + self.bias[:, None, None]
+        pooled = F.max_pool2d(F.conv2d(images, self.weight), 2)
+        # Under autocast the maps are in half precision, and stay so.
+        return pooled + self.bias.to(pooled.dtype)[:, None, None]
 
 
 class ArticleCNN(nn.Sequential):

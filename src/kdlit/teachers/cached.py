@@ -1,6 +1,8 @@
 """A teacher that is asked once for each sample and view, and remembered."""
 
+import json
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +24,8 @@ from kdlit.teachers.table import Table, TableWriter
 log = logging.getLogger("kdlit")
 
 DTYPES = ("float32", "float16")
-_COMPARED = 32
-_TOLERANCE = {"float32": 1e-3, "float16": 1e-2}
+_COMPARED, _COMPARED_IN_EPOCH = 32, 8
+_EXACT, _COARSE = 1e-3, 1e-2
 
 
 class CachedTeacher(TeacherSource):
@@ -36,8 +38,9 @@ class CachedTeacher(TeacherSource):
 
     A table is found by what it was made from: the teacher's weights and layers, the data and their
     preparation, the augmentation with its seed and views, the precision. It is verified by its
-    checksums when it is opened, and compared with what the teacher says of the first samples; one
-    that is damaged or unfinished is made anew. Of several runs that want the same table one makes
+    checksums when it is opened, and compared with what the teacher says of some of the samples,
+    then and at the first batch of each epoch; one that differs is refused, one that is damaged or
+    unfinished is made anew. Of several runs that want the same table one makes
     it. Several processes of one training make it together, each its share; they need to see the
     same folder.
 
@@ -94,6 +97,7 @@ class CachedTeacher(TeacherSource):
         self._layers: tuple[str, ...] = ()
         self._table: Table | None = None
         self._view = 0
+        self._is_compared = self._is_coarse = False
         self.eval()
 
     @property
@@ -119,14 +123,18 @@ class CachedTeacher(TeacherSource):
         if batch.index is None:
             raise TeacherError(
                 "kept outputs are found by the samples' numbers: give batches of (x, y, index), "
-                "as a data set in kdlit.data.Indexed does"
+                "as MNISTDataModule(index=True) and data sets in kdlit.data.Indexed do"
             )
+        if not self._is_compared:
+            self._is_compared = True
+            part = batch.split(_COMPARED_IN_EPOCH)[0]
+            self._compare(self._table, self._view, part, self.source(part), self._is_coarse)
         return self._table.outputs(batch.index, self._view)
 
     def turn_to(self, split: str | None, epoch: int = 0) -> None:
         """Answer from the table of a split, in an epoch's view; from none where there is none."""
         self._table = self.tables.get(split) if split else None
-        self._view = epoch
+        self._view, self._is_compared = epoch, False
 
     # Before training -----------------------------------------------------------------------
 
@@ -144,38 +152,58 @@ class CachedTeacher(TeacherSource):
             "dtype": self.dtype,
             "top_k": self.top_k,
         }
+        # Half precision rounds otherwise in batches of another size, and so do accelerators.
+        exact = around.precision in ("32-true", "64-true") and around.device.type == "cpu"
+        self._is_coarse = self.dtype == "float16" or not exact
         for split in around.splits():
             if not len(split.index) or (split.index.diff() <= 0).any():
                 raise TeacherError(
-                    f"the numbers of the {split.name} samples must be ascending and all different"
+                    f"the numbers of the {split.name} samples must be ascending and all different, "
+                    "and there must be some"
                 )
-            key = {**described, **split.key, "views": split.views}
+            # As JSON gives it back, and the same in all processes.
+            told = json.dumps({**described, **split.key, "views": split.views})
+            key = json.loads(around.processes.broadcast(told))
             place = self.folder / f"{split.name}-{fingerprint(key)}"
             table = self._open_or_make(place, key, split, around)
             table.to(around.device)
             self.tables[split.name] = table
-            self._compare(table, split, around)
+            count = len(split.index)
+            positions = range(0, count, -(-count // _COMPARED))
+            for view in {0, split.views - 1}:
+                for batch in split.batches(positions, view, self.batch_size):
+                    with around.context():
+                        now = self.source(batch)
+                    self._compare(table, view, batch, now, self._is_coarse)
 
     def _open_or_make(
         self, place: Path, key: Mapping[str, Any], split: Split, around: Surroundings
     ) -> Table:
         processes, first = around.processes, around.rank == 0
+        lock = FileLock(place.with_name(f"{place.name}.lock"))
         known = self._open(place, key) if first else None
-        lock = None
+        problem: str | None = None
         if first and known is None:
-            self._check_folder()
-            # Freed by the operating system when its holder dies.
-            lock = FileLock(place.with_name(f"{place.name}.lock"))
-            lock.acquire()
-            known = self._open(place, key)
+            try:
+                self._check_folder()
+                # Freed by the operating system when its holder dies.
+                lock.acquire()
+                for left in self.folder.glob(f".{place.name}.*"):
+                    shutil.rmtree(left, ignore_errors=True)
+                known = self._open(place, key)
+            except TeacherError as error:
+                problem = str(error)
         try:
-            if not processes.broadcast(known is not None):
+            # All processes fail together, or none waits for one that has failed.
+            known_to_all, problem = processes.broadcast((known is not None, problem))
+            if problem is not None:
+                raise TeacherError(problem)
+            if not known_to_all:
                 start = time.perf_counter()
                 self._make(place, key, split, around)
                 self.seconds += time.perf_counter() - start
         finally:
-            if lock is not None:
-                lock.release()
+            lock.release()
         return known or Table(place, key)
 
     def _check_folder(self) -> None:
@@ -248,43 +276,38 @@ class CachedTeacher(TeacherSource):
             if found is None or not torch.equal(found.cpu().long(), expected):
                 raise TeacherError(
                     f"the {split.name} batches do not carry the numbers of their samples: give "
-                    "batches of (x, y, index), as a data set in kdlit.data.Indexed does"
+                    "batches of (x, y, index), as MNISTDataModule(index=True) and data sets in "
+                    "kdlit.data.Indexed do"
                 )
             yield view, position, outputs
             position += len(outputs.logits)
 
-    def _compare(self, table: Table, split: Split, around: Surroundings) -> None:
-        """Compare the first samples of a table with what the teacher says of them now."""
-        positions = range(min(_COMPARED, len(split.index)))
-        for view in {0, split.views - 1}:
-            batch = next(split.batches(positions, view, len(positions)))
-            with around.context():
-                now = self.source(batch)
-            if batch.index is None:
-                raise TeacherError(f"the {split.name} batches carry no numbers of their samples")
-            kept = table.outputs(batch.index, view)
-            pairs = [(name, kept.features[name], now.features[name]) for name in kept.features]
-            if self.top_k is None:
-                pairs.append(("logits", kept.logits, now.logits))
-            else:
-                # Of the others only their sum is kept.
-                best = now.logits.argmax(dim=1, keepdim=True)
-                ours, theirs = (
-                    torch.log_softmax(said.logits.float(), dim=1).gather(1, best)
-                    for said in (kept, now)
+    def _compare(self, table: Table, view: int, batch: Batch, now: Outputs, coarse: bool) -> None:
+        """Compare what a table says of some samples with what the teacher says of them now."""
+        if batch.index is None:
+            raise TeacherError("the batches carry no numbers of their samples")
+        kept = table.outputs(batch.index, view)
+        pairs = [(name, kept.features[name], now.features[name]) for name in kept.features]
+        if self.top_k is None:
+            pairs.append(("logits", kept.logits, now.logits))
+        else:
+            # Of the others only their sum is kept.
+            best = now.logits.argmax(dim=1, keepdim=True)
+            ours, theirs = (
+                torch.log_softmax(said.logits.float(), dim=1).gather(1, best)
+                for said in (kept, now)
+            )
+            pairs.append(("logits", ours, theirs))
+        tolerance = _COARSE if coarse else _EXACT
+        for name, ours, theirs in pairs:
+            gap = (ours.float() - theirs.float()).abs().max().item()
+            if not gap <= tolerance * (1 + theirs.float().abs().max().item()):
+                raise TeacherError(
+                    f"the {name} in {table.place} are not what the teacher says of these samples "
+                    f"now: they differ by {gap:.3g}. If the data draw random numbers, give "
+                    "kdlit.data.Indexed `views`; if data or teacher have changed in a way that "
+                    "does not show, delete the folder; or train without the cache (cache=none)"
                 )
-                pairs.append(("logits", ours, theirs))
-            coarse = self.dtype == "float16" or around.precision not in ("32-true", "64-true")
-            tolerance = _TOLERANCE["float16" if coarse else "float32"]
-            for name, ours, theirs in pairs:
-                gap = (ours.float() - theirs.float()).abs().max().item()
-                if not gap <= tolerance * (1 + theirs.float().abs().max().item()):
-                    raise TeacherError(
-                        f"the {name} in {table.place} are not what the teacher says of the "
-                        f"{split.name} samples now: they differ by {gap:.3g}. If the data draw "
-                        "random numbers, give kdlit.data.Indexed `views`; if they have changed, "
-                        "delete the folder or give another `version`; or train without the cache"
-                    )
 
     def extra_repr(self) -> str:
         """Show what is kept."""

@@ -80,10 +80,11 @@ class TableWriter:
             try:
                 os.posix_fallocate(handle, 0, max(path.stat().st_size, 1))
             except OSError as error:
+                megabytes = path.stat().st_size / 1e6
                 raise TeacherError(
-                    f"{path.parent.parent} has no room for {path.stat().st_size / 1e6:.0f} MB of "
-                    f"a teacher's outputs ({error.strerror}): keep less with cache.dtype=float16 "
-                    "or cache.top_k, or train with cache=none"
+                    f"{path.parent.parent.parent} has no room for {megabytes:.0f} MB of a "
+                    f"teacher's outputs ({error.strerror}): keep less with cache.dtype=float16 or "
+                    "cache.top_k, or train with cache=none"
                 ) from error
             finally:
                 os.close(handle)
@@ -190,7 +191,7 @@ class Table:
 
         Raises:
             TeacherError: if a sample is not in the table; on an accelerator, where asking would
-                make the step wait, its logits are NaN instead.
+                make the step wait, all that is said of it is NaN instead.
         """
         target, numbers = index.device, index.to(self.device, torch.int64)
         if self._is_range:
@@ -206,9 +207,15 @@ class Table:
             )
         rows = rows + (view % self.views) * self.samples
         found = {name: values[rows].to(target) for name, values in self._rows.items()}
-        logits = self._logits(found).float()
         if self.device.type != "cpu":
-            logits = logits.masked_fill(missing[:, None], torch.nan)
+            gone = missing.to(target)
+            found = {
+                name: values.masked_fill(gone.view(-1, *[1] * (values.ndim - 1)), torch.nan)
+                if values.is_floating_point()
+                else values
+                for name, values in found.items()
+            }
+        logits = self._logits(found).float()
         features = {
             name.removeprefix("feature."): values.float()
             for name, values in found.items()
