@@ -22,7 +22,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "convolutions, backward": ("aten::convolution_backward",),
     "pooling": ("aten::max_pool2d_with_indices", "aten::max_pool2d_with_indices_backward"),
     "linear layers": ("aten::addmm", "aten::mm"),
-    "optimizer": ("Optimizer.step#Adam.step", "aten::_fused_adam_", "Optimizer.zero_grad#Adam.zero_grad"),
+    "optimizer": (
+        "Optimizer.step#Adam.step", "aten::_fused_adam_", "Optimizer.zero_grad#Adam.zero_grad",
+    ),
 }  # fmt: skip
 
 
