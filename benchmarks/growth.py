@@ -17,7 +17,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from limit import multiply_adds, physical_limit, where_the_time_goes
+from limit import median_seconds, multiply_adds, physical_limit, where_the_time_goes
 from torch import nn
 from work import REPOSITORY
 
@@ -167,21 +167,12 @@ def by_classes(samples: int) -> list[Row]:
                 writer.finish(place, {}, 0.0)
                 table = Table(place, {})
                 row[f"{title}, bytes a sample"] = table.bytes / samples
-                row[f"{title}, ms a batch of 64"] = 1e3 * _median_seconds(
-                    lambda table=table: table.outputs(torch.randint(samples, (64,)), 0)
+                row[f"{title}, ms a batch of 64"] = 1e3 * median_seconds(
+                    lambda table=table: table.outputs(torch.randint(samples, (64,)), 0),
+                    30,
                 )
         rows.append(row)
     return rows
-
-
-def _median_seconds(call: Callable[[], object], times: int = 30) -> float:
-    call()
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
 
 
 def by_processes(samples: int) -> list[Row]:

@@ -59,12 +59,12 @@ def physical_limit(steps: int) -> list[Mapping[str, Any]]:
     """
     size = 1024
     left, right = torch.randn(size, size), torch.randn(size, size)
-    rate = size**3 / _median(lambda: left @ right, 20)
+    rate = size**3 / median_seconds(lambda: left @ right, 20)
     forward = multiply_adds(ArticleCNN())
     first = 24 * 24 * 10 * 25  # the first convolution's gradient of its input
     needed = BATCH * (3 * forward - first)
     parts = _step()
-    seconds = _median(lambda: _train(*parts), steps)
+    seconds = median_seconds(lambda: _train(*parts), steps)
     return [{
         "student's multiply-adds, forward": forward,
         "multiply-adds a step": needed,
@@ -75,7 +75,8 @@ def physical_limit(steps: int) -> list[Mapping[str, Any]]:
     }]  # fmt: skip
 
 
-def _median(call: Any, times: int) -> float:
+def median_seconds(call: Any, times: int) -> float:
+    """Return the median seconds of some calls, after a few that are not counted."""
     for _ in range(max(times // 10, 2)):
         call()
     seconds = []

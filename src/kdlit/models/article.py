@@ -14,8 +14,7 @@ class ConvMaxPool(nn.Conv2d):
 
     It is the same function as pooling behind the bias, up to rounding: one number is added to all
     four of which the largest is taken. But three quarters of the additions are saved, and with
-    them the sum over all pixels that is the bias's gradient, which costs more than the gradient of
-    a small kernel's weights.
+    them three quarters of the sum over all pixels that is the bias's gradient.
 
     >>> ConvMaxPool(1, 10, kernel_size=5)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10, 12, 12])
