@@ -6,7 +6,8 @@ from kdlit.batch import Batch, Outputs
 from kdlit.errors import ConfigError
 from kdlit.functional import hard_label_loss, soft_label_loss, truth_loss
 
-Z, T, Y = torch.randn(5, 4), torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
+Z, T = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+Y = torch.tensor([0, 1, 2, 3, 0])
 SOFT, HARD = soft_label_loss(Z, T, 3.0), hard_label_loss(Z, T)
 TRUTH, SMOOTH = truth_loss(Z, Y), truth_loss(Z, Y, 0.2)
 

@@ -50,11 +50,12 @@ def test_what_an_in_place_operation_behind_a_layer_would_spoil_is_copied_in_trai
 def test_the_dry_run_does_not_change_the_student():
     student = Tiny()
     before = {name: value.clone() for name, value in student.state_dict().items()}
+    watching = Watching()
     module = DistillationModule(
-        student, trained_teacher(), TruthLabels(), features={"watch": Watching()}
+        student, trained_teacher(), TruthLabels(), features={"watch": watching}
     )
-    module.trainer = trainer()
-    module.trainer.datamodule = Images()
-    module.setup("fit")
+    trainer(limit_train_batches=0).fit(module, Images())
     assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
     assert student.training
+    assert watching.run
+    assert watching.lowest == []
