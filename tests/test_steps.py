@@ -3,6 +3,7 @@
 import csv
 from functools import partial
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -147,3 +148,21 @@ def test_refuses_what_it_cannot_do():
     odd = PlainData(collate=lambda samples: ([x for x, _ in samples], torch.zeros(len(samples))))
     with pytest.raises(ConfigError, match="'inputs' is list"):
         trainer(limit_val_batches=0).fit(SupervisedModule(network(), step_size=STEP), odd)
+
+
+@pytest.mark.parametrize("step_size", [None, 16])
+def test_a_step_on_the_cpu_does_not_search_for_gpus(monkeypatch, step_size):
+    asked = []
+    found = torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: asked.append(None) or found)
+
+    class Counting(pl.Callback):
+        def on_train_epoch_start(self, *_):
+            asked.clear()
+
+        def on_train_epoch_end(self, *_):
+            asked.append("end")
+
+    module = DistillationModule(network(), network(), step_size=step_size)
+    trainer(accelerator="cpu", limit_val_batches=0, callbacks=[Counting()]).fit(module, PlainData())
+    assert asked[: asked.index("end")] == []

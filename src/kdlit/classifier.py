@@ -38,6 +38,15 @@ def wants_total_steps(scheduler: SchedulerFactory) -> bool:
     return argument is not None and argument.default in (None, inspect.Parameter.empty)
 
 
+# In each step torch's optimizers ask whether a GPU captures them in a graph, and to that end
+# search for GPUs: some per cent of a small network's step. The method's names, new and old.
+_HEALTH_CHECKS = ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class ClassifierModule(pl.LightningModule):
     """Base of the modules that train a network to classify.
 
@@ -207,6 +216,10 @@ class ClassifierModule(pl.LightningModule):
                 f"draw before the epoch is known: set num_workers to 0, got {workers}"
             )
         self._set_view()
+        if self.device.type == "cpu":
+            for optimizer in self.trainer.optimizers:
+                for name in _HEALTH_CHECKS:
+                    setattr(optimizer, name, _nothing)
 
     def _set_view(self) -> None:
         dataset: Any = getattr(self.trainer.train_dataloader, "dataset", None)
