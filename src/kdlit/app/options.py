@@ -34,11 +34,13 @@ class TeacherOption(ABC):
         gives_network: whether there will be a teacher at all.
         gives_layers: whether objectives may ask for the teacher's layers.
         trains: whether the option can train a teacher.
+        outlives_run: whether the teacher is there when the run is over.
     """
 
     gives_network = True
     gives_layers = True
     trains = False
+    outlives_run = True
 
     def check(self, config: DictConfig) -> None:  # noqa: B027 - most options have nothing more
         """Check what can be known before anything is trained."""

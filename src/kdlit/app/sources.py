@@ -93,6 +93,8 @@ class StudentAverage(TeacherOption):
         decay: see :class:`kdlit.teachers.EMATeacher`.
     """
 
+    outlives_run = False
+
     def __init__(self, decay: float) -> None:
         self.source = EMATeacher(decay)
 
