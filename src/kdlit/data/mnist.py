@@ -127,6 +127,12 @@ class MNISTDataModule(pl.LightningDataModule):
         self.batches_at_once = checks.integer("batches_at_once", batches_at_once)
 
     @property
+    def class_names(self) -> list[str]:
+        """The classes' names, in the order of the labels."""
+        # torchvision calls a digit "7 - seven".
+        return [name.partition(" - ")[0] for name in self.source.classes]
+
+    @property
     def view_count(self) -> int | None:
         """How many views of each training image there are; None: more than can be kept."""
         changing = self.augment.count or self.transform is not None

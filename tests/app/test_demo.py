@@ -1,0 +1,72 @@
+"""`scripts/demo.py`: the networks of a run behind the page."""
+
+import sys
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from kdlit.app import demo
+from kdlit.app.finished import FinishedRun
+from kdlit.errors import ConfigError
+
+
+def test_the_judge_says_what_the_run_s_networks_say(command):
+    finished = FinishedRun.read(command())
+    judge = demo.judge_of(finished)
+    assert list(judge.networks) == ["teacher", "student"]
+    images, labels = finished.data.test_data.images[:500], finished.data.test_data.labels[:500]
+    with torch.no_grad():
+        logits = judge.networks["student"](judge.normalize(images.float()))
+    accuracy = finished.summary["student"]["test"]["accuracy"]
+    assert (logits.argmax(dim=1) == labels).float().mean() == pytest.approx(accuracy, abs=0.08)
+    assert judge.classes == tuple("0123456789")
+    assert "SoftLabels" in judge.title
+    said = judge(images[0, 0])
+    assert set(said["networks"]) == {"teacher", "student"}
+
+
+def test_without_a_teacher_the_student_is_alone(command):
+    judge = demo.judge_of(FinishedRun.read(command("label=truth", "teacher=none")))
+    assert list(judge.networks) == ["student"]
+
+
+def served(**values):
+    settings = {"run": "x", "host": "127.0.0.1", "port": 0, "names": [], "data_root": None}
+    return OmegaConf.create({**settings, "cache_dir": None, **values})
+
+
+@pytest.mark.parametrize("port", [-1, 70000])
+def test_a_port_that_cannot_be_is_told(command, port):
+    with pytest.raises(ConfigError, match=f"port={port} .*port=0"):
+        demo.serve(served(run=str(command()), port=port))
+
+
+def test_a_port_in_use_is_told(command):
+    taken = demo._listen("127.0.0.1", 0)
+    taken.listen()
+    port = taken.getsockname()[1]
+    try:
+        with pytest.raises(ConfigError, match=f"port={port} on host=127.0.0.1"):
+            demo.serve(served(run=str(command()), port=port))
+    finally:
+        taken.close()
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(ConfigError, match=r'pip install "kdlit\[demo\]"'):
+        demo.serve(served())
+
+
+def test_the_command_tells_of_a_missing_run_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["kdlit-demo", f"run={tmp_path}/none"])
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit):
+        demo.main()
+    err = capsys.readouterr().err
+    assert err.startswith("kdlit: run=")
+    assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
