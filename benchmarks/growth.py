@@ -29,7 +29,7 @@ from kdlit.models import ArticleCNN, ConvNet
 from kdlit.teachers.table import Table, TableWriter
 
 Row = Mapping[str, Any]
-SAMPLES = (10_000, 30_000, 100_000, 300_000)
+SAMPLES = (10_000, 30_000, 100_000, 300_000, 600_000)
 BATCHES = (16, 64, 256, 1024)
 CLASSES = (10, 1_000, 10_000, 100_000)
 TOP_K = 10
@@ -219,7 +219,7 @@ def main() -> None:
         "Teacher": lambda: by_teacher(128 if few else 1_024),
         "Batch size": lambda: by_batch(1_024 if few else 10_240),
         "Classes": lambda: by_classes(64 if few else 500),
-        "Processes": lambda: by_processes(500 if few else 10_000),
+        "Processes": lambda: by_processes(500 if few else 30_000),
         "Physical limit": lambda: physical_limit(20 if few else 300),
         "Where a step's time goes": lambda: where_the_time_goes(20 if few else 200),
     }
