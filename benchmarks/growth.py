@@ -29,7 +29,7 @@ from kdlit.models import ArticleCNN, ConvNet
 from kdlit.teachers.table import Table, TableWriter
 
 Row = Mapping[str, Any]
-SAMPLES = (10_000, 30_000, 100_000, 300_000)
+SAMPLES = (10_000, 30_000, 100_000, 300_000, 600_000)
 BATCHES = (16, 64, 256, 1024)
 CLASSES = (10, 1_000, 10_000, 100_000)
 TOP_K = 10
@@ -212,6 +212,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a trial: hundreds of samples")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results")
+    parser.add_argument(
+        "--only", nargs="+", metavar="TITLE", help="measure these parts anew, and keep the others"
+    )
     asked = parser.parse_args()
     few = asked.quick
     parts: Mapping[str, Callable[[], list[Row]]] = {
@@ -219,44 +222,56 @@ def main() -> None:
         "Teacher": lambda: by_teacher(128 if few else 1_024),
         "Batch size": lambda: by_batch(1_024 if few else 10_240),
         "Classes": lambda: by_classes(64 if few else 500),
-        "Processes": lambda: by_processes(500 if few else 10_000),
+        "Processes": lambda: by_processes(500 if few else 30_000),
         "Physical limit": lambda: physical_limit(20 if few else 300),
         "Where a step's time goes": lambda: where_the_time_goes(20 if few else 200),
     }
-    tables: dict[str, list[Row]] = {}
+    unknown = set(asked.only or ()) - set(parts)
+    if unknown:
+        parser.error(f"--only: there is no {unknown.pop()!r}; choose of {', '.join(parts)}")
+    path = asked.out / f"{'growth-trial' if few else 'growth'}.json"
+    results: dict[str, Any] = {}
+    if asked.only and path.is_file():
+        results = json.loads(path.read_text(encoding="utf-8"))
     for title, measure in parts.items():
+        if asked.only and title not in asked.only:
+            continue
         print(f"{title} ...", file=sys.stderr)
-        tables[title] = measure()
-    results = {
-        "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
-        "machine": {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        },
-        "tables": tables,
-    }
-    name = "growth-trial" if few else "growth"
-    write_json(asked.out / f"{name}.json", results)
+        results[title] = {
+            "rows": measure(),
+            "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+            "machine": {
+                "cpu": platform.processor() or platform.machine(),
+                "cores": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+            },
+        }
+    results = {title: results[title] for title in parts if title in results}
+    write_json(path, results)
     text = markdown(results)
-    write_atomically(asked.out / f"{name}.md", lambda path: path.write_text(text, encoding="utf-8"))
-    print(f"Written to {asked.out}/{name}.json and .md")
+    write_atomically(
+        path.with_suffix(".md"), lambda temporary: temporary.write_text(text, encoding="utf-8")
+    )
+    print(f"Written to {path} and .md")
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """Return the tables as Markdown."""
-    machine = results["machine"]
     parts = [
-        "# How cost grows\n\nWritten by `python benchmarks/growth.py` on "
-        f"{results['date']}: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} "
-        f"threads, torch {machine['torch']}. One run of each; README.md says what is measured."
+        "# How cost grows\n\nWritten by `python benchmarks/growth.py`. One run of each; README.md "
+        "says what is measured."
     ]
-    for title, rows in results["tables"].items():
+    for title, part in results.items():
+        rows, machine = part["rows"], part["machine"]
         names = list(rows[0])
         lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
         lines += [f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows]
-        parts.append(f"## {title}\n\n" + "\n".join(lines))
+        told = (
+            f"{part['date']}: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} "
+            f"threads, torch {machine['torch']}."
+        )
+        parts.append(f"## {title}\n\n{told}\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 

@@ -166,3 +166,15 @@ def test_a_step_on_the_cpu_does_not_search_for_gpus(monkeypatch, step_size):
     module = DistillationModule(network(), network(), step_size=step_size)
     trainer(accelerator="cpu", limit_val_batches=0, callbacks=[Counting()]).fit(module, PlainData())
     assert asked[: asked.index("end")] == []
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, STEP), (STEP, None)])
+def test_a_training_does_not_go_on_with_another_way_of_counting_steps(tmp_path, before, after):
+    first = DistillationModule(network(), network(), step_size=before)
+    first_trainer = trainer()
+    first_trainer.fit(first, PlainData(SAMPLES))
+    first_trainer.save_checkpoint(tmp_path / "last.ckpt", weights_only=False)
+    module = DistillationModule(network(), network(), step_size=after)
+    with pytest.raises(ConfigError, match=f"step_size={before}, .* step_size={after}"):
+        trainer(max_epochs=2).fit(module, PlainData(SAMPLES), ckpt_path=tmp_path / "last.ckpt")
+    trainer().test(module, PlainData(SAMPLES), ckpt_path=tmp_path / "last.ckpt", verbose=False)

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -240,10 +241,28 @@ class ClassifierModule(pl.LightningModule):
                 config.scheduler.step()  # type: ignore[call-arg]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Stop before the checkpoint is written if the loss was not finite."""
+        """Note the size of a step; stop before the checkpoint if the loss was not finite."""
+        checkpoint["step_size"] = self.step_size
         if self._tally.is_empty or not self.trainer.training:
             return
         self._read_tally()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on where Lightning would count the steps from 0 again.
+
+        Raises:
+            ConfigError: if the checkpoint is of a training with a `step_size` and this one has
+                none, or the other way round.
+        """
+        trainer = self._trainer
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            return
+        before = checkpoint.get("step_size", self.step_size)
+        if (before is None) != (self.step_size is None):
+            raise ConfigError(
+                f"the checkpoint is of a training with step_size={before}, which cannot go on with "
+                f"step_size={self.step_size}: with one, Lightning counts steps in another way"
+            )
 
     def on_validation_start(self) -> None:
         """Stop before a checkpoint can be written if the loss was not finite."""

@@ -249,6 +249,8 @@ class DistillationModule(ClassifierModule):
                 f"{type(self.teacher).__name__} answers by the samples' numbers, and {self.mix!r} "
                 "mixes samples: give the teacher itself"
             )
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return  # a batch or two do not pay for a pass over all of the data
         with self._undisturbed():
             self.teacher.remember(surroundings(self, train=self.uses_teacher))
 
@@ -362,6 +364,7 @@ class DistillationModule(ClassifierModule):
 
         A student can so be restored where there is neither its teacher nor its objectives.
         """
+        super().on_load_checkpoint(checkpoint)
         if self.teacher is not None and "teacher_state" in checkpoint:
             if not self._is_set_up:
                 self.teacher.begin(self.student)

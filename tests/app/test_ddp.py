@@ -48,6 +48,7 @@ def test_two_processes_give_the_metrics_of_one(tmp_path):
     assert out.count("measured on the test set") == 1, "only the first process reports"
 
 
+@pytest.mark.slow
 def test_batches_of_many_steps_and_kept_outputs_change_nothing_on_two_processes(tmp_path):
     """Gradients are averaged at every step, and both processes fill the table."""
     shared = [*TWO, "trainer.max_epochs=2", "data.val_size=501"]
@@ -63,6 +64,7 @@ def test_batches_of_many_steps_and_kept_outputs_change_nothing_on_two_processes(
         torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_two_processes_runs_each_job_once(tmp_path):
     call(tmp_path, "-m", *TWO, "label=soft,truth", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     found = {path.parent.name for path in (tmp_path / "sweep").rglob("summary.json")}

@@ -336,3 +336,11 @@ def test_eight_at_once_make_one_table(tmp_path):
 def test_refuses_what_cannot_work(tmp_path, make, error, message):
     with pytest.raises(error, match=message):
         make(tmp_path)
+
+
+def test_a_fast_trial_of_a_batch_asks_the_teacher_and_makes_no_table(tmp_path):
+    asked = teacher()
+    module = DistillationModule(network(), CachedTeacher(asked, tmp_path))
+    trainer(fast_dev_run=True).fit(module, Foreign(plain()))
+    assert 0 < asked.samples < 40
+    assert not list(tmp_path.iterdir())
