@@ -49,13 +49,13 @@ def shares(page, name: str) -> list[float]:
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")
 @pytest.mark.filterwarnings("default::DeprecationWarning")
 def test_draw_read_the_bars_move_the_slider_and_clear():
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     with served() as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 390, "height": 844})
         errors, asked = [], []
-        page.on("pageerror", errors.append)
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(address)
@@ -66,9 +66,7 @@ def test_draw_read_the_bars_move_the_slider_and_clear():
         page.mouse.down()
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 30, steps=8)
         page.mouse.up()
-        page.wait_for_function(
-            "document.querySelector('#student .percent').textContent.endsWith('%')"
-        )
+        expect(page.locator("#student .percent").first).to_contain_text("%")
         cold = {name: shares(page, name) for name in ("teacher", "student")}
         for said in cold.values():
             assert sum(said) == pytest.approx(100, abs=0.02)
