@@ -108,8 +108,8 @@ class Noise(Corruption):
 
     def apply(self, images: Tensor, numbers: Tensor) -> Tensor:
         """Add normal quantiles of the numbers, which never are 0 or 1 here."""
-        normal = torch.special.ndtri(numbers.double() + 2.0**-25).float()
-        return (images + 255 * self.severity * normal.reshape(images.shape)).clamp_(0, 255)
+        normal: Tensor = torch.special.ndtri(numbers.double() + 2.0**-25).float()
+        return torch.clamp(images + 255 * self.severity * normal.reshape(images.shape), 0, 255)
 
 
 CORRUPTIONS: tuple[Corruption, ...] = (

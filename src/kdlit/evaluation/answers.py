@@ -80,7 +80,9 @@ def corrupted_batches(
 
     The images are made on the CPU, so that they are the same for every device.
     """
-    for positions in torch.arange(len(data.test_data)).split(data.eval_batch_size):
+    size = len(data.test_data)
+    for start in range(0, size, data.eval_batch_size):
+        positions = range(start, min(start + data.eval_batch_size, size))
         images, labels, index = data.test_data.__getitems__(positions)
         corrupted = data.normalize(corruption(images.cpu(), index.cpu(), seed))
         yield Batch(corrupted.to(device), labels.to(device))

@@ -38,7 +38,7 @@ def eager(network: nn.Module, inputs: Any) -> Run:
 
 def compiled(network: nn.Module, inputs: Any) -> Run:
     """Run a network through `torch.compile` with its defaults, for inputs of this shape."""
-    made = torch.compile(network, dynamic=False)
+    made: Any = torch.compile(network, dynamic=False)
     return lambda: call(made, inputs)
 
 

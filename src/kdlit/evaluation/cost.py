@@ -39,4 +39,5 @@ def multiply_adds(run: Callable[[], object]) -> int:
     """
     with FlopCounterMode(display=False) as counter:
         run()
-    return counter.get_total_flops() // 2
+    flops: int = counter.get_total_flops()
+    return flops // 2
