@@ -1,6 +1,7 @@
 """Runs of the real command, with networks and data small enough for a second each."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -58,6 +59,24 @@ def command(tmp_path, cache, monkeypatch):
         GlobalHydra.instance().clear()
         main()
         return tmp_path / name
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def _finished_once() -> dict[tuple[str, ...], Path]:
+    return {}
+
+
+@pytest.fixture
+def finished(command, tmp_path, tmp_path_factory, _finished_once):
+    """Return the directory of a short run: a copy, of a run that is made once in a session."""
+
+    def call(*options: str) -> Path:
+        if options not in _finished_once:
+            run = command("trainer.max_epochs=1", "logger=[]", *options, name="original")
+            _finished_once[options] = run.rename(tmp_path_factory.mktemp("finished") / "run")
+        return Path(shutil.copytree(_finished_once[options], tmp_path / "finished"))
 
     return call
 

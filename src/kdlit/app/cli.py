@@ -45,7 +45,8 @@ def run_reporting_errors(command: Callable[[], object], config_name: str) -> Non
             stopped.__context__, KeyboardInterrupt
         ):
             raise
-        print("kdlit: interrupted; ckpt_path=last goes on from its last.ckpt", file=sys.stderr)
+        way_on = "; ckpt_path=last goes on from its last.ckpt" if config_name == "train" else ""
+        print(f"kdlit: interrupted{way_on}", file=sys.stderr)
         sys.exit(130)
     finally:
         if not debug:

@@ -1,4 +1,4 @@
-"""A run that is over: its networks and data made again from its directory."""
+"""A run that is over: its networks and data made again from its directory, or from its files."""
 
 import json
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from yaml import YAMLError
 
 from kdlit.app.build import build, build_all
-from kdlit.app.options import TeacherOption
+from kdlit.app.options import PreparedTeacher, TeacherOption
 from kdlit.app.resume import CONFIG_FILE
 from kdlit.errors import ConfigError, TeacherError
 from kdlit.teachers import TeacherSource
@@ -29,12 +30,15 @@ class FinishedRun:
     Attributes:
         folder: the run's directory.
         config: its configuration, as it was composed.
-        summary: its `summary.json`.
+        summary: its `summary.json`; empty where there are a student's file and a configuration
+            alone.
+        student_file: the student's weights.
     """
 
     folder: Path
     config: DictConfig
     summary: dict[str, Any]
+    student_file: Path
 
     @classmethod
     def read(cls, folder: str | Path, overrides: dict[str, Any] | None = None) -> "FinishedRun":
@@ -63,19 +67,36 @@ class FinishedRun:
                 "did not finish"
             )  # fmt: skip
             raise ConfigError(f"run={folder}: {told}")
-        config = OmegaConf.load(folder / CONFIG_FILE)
-        if not isinstance(config, DictConfig):
-            raise ConfigError(f"run={folder}: {CONFIG_FILE} is not a configuration")
-        config.run_dir = str(folder)
-        for key, value in (overrides or {}).items():
-            if value is not None:
-                OmegaConf.update(config, key, value)
-        return cls(folder, config, _json(folder / SUMMARY_FILE))
+        config = _configuration(folder / CONFIG_FILE, f"run={folder}", folder, overrides)
+        return cls(folder, config, _json(folder / SUMMARY_FILE), folder / STUDENT_FILE)
 
-    @property
-    def student_file(self) -> Path:
-        """The student's weights."""
-        return self.folder / STUDENT_FILE
+    @classmethod
+    def of_files(
+        cls, student: str | Path, config: str | Path, overrides: dict[str, Any] | None = None
+    ) -> "FinishedRun":
+        """Read a student's file and a configuration like that of a run, wherever they lie.
+
+        Args:
+            student: the weights.
+            config: says with `student` which network it is, and with `data` which data there are;
+                without `teacher` there is none. SimKD needs its `feature`, too.
+            overrides: see :meth:`read`.
+
+        Raises:
+            ConfigError: if one of the files is missing or is no such file.
+        """
+        student, config = Path(student), Path(config)
+        if not student.is_file():
+            raise ConfigError(f"weights={student}: there is no such file")
+        if not config.is_file():
+            raise ConfigError(f"config={config}: there is no such file")
+        found = _configuration(config, f"config={config}", student.parent, overrides)
+        for key in ("student", "data"):
+            if key not in found:
+                raise ConfigError(
+                    f"config={config}: there is no key {key}, as a run's {CONFIG_FILE} has"
+                )
+        return cls(student.parent, found, {}, student)
 
     @cached_property
     def data(self) -> Any:
@@ -86,14 +107,16 @@ class FinishedRun:
         return data
 
     @cached_property
-    def teacher(self) -> TeacherSource | None:
-        """The teacher; None without one, or where it was the student's own average.
+    def prepared_teacher(self) -> PreparedTeacher | None:
+        """The teacher, and what is known of it; None where `teacher` is None.
 
         A teacher that is no longer in the cache is trained anew.
 
         Raises:
             TeacherError: if it is not the one that the student learned from.
         """
+        if self.config.get("teacher") is None:
+            return None
         option = build(self.config, "teacher")
         if not isinstance(option, TeacherOption):
             raise ConfigError(f"teacher: {self.config.teacher._target_} is no option of the group")
@@ -101,23 +124,33 @@ class FinishedRun:
             return None
         option.check(self.config)
         prepared = option.prepare(self.config)
-        learned_from = (self.summary.get("teacher") or {}).get("card", {}).get("weights")
-        if learned_from not in (None, prepared.card.get("weights")):
+        learned_from = _weights((self.summary.get("teacher") or {}).get("card", {}))
+        if learned_from and learned_from != _weights(prepared.card):
             raise TeacherError(
                 f"run={self.folder}: the teacher in {self.config.cache_dir} has other weights than "
                 "the one that this student learned from (trained anew since, or on another "
-                "machine)"
+                "machine): cache_dir=<folder> names another cache"
             )
-        return None if prepared.network is None else as_source(prepared.network)
+        return None if prepared.network is None else prepared
+
+    @cached_property
+    def teacher(self) -> TeacherSource | None:
+        """The teacher; None without one, or where it was the student's own average.
+
+        Raises:
+            TeacherError: as :attr:`prepared_teacher`.
+        """
+        prepared = self.prepared_teacher
+        if prepared is None or prepared.network is None:
+            return None
+        return as_source(prepared.network)
 
     @cached_property
     def student(self) -> nn.Module:
         """The student with its trained weights, in evaluation mode."""
         student: nn.Module = build(self.config, "student")
-        for objective in (
-            build(self.config, "label"),
-            *build_all(self.config, "feature").values(),
-        ):
+        label = [build(self.config, "label")] if self.config.get("label") is not None else []
+        for objective in (*label, *build_all(self.config, "feature").values()):
             # What an objective has put together is put together again.
             rebuild = getattr(objective, "rebuild", None)
             if rebuild is not None:
@@ -130,6 +163,28 @@ class FinishedRun:
                 student = rebuild(student, network, torch.zeros(2, *self.data.sample_shape))
         load_weights(student, self.student_file)
         return student.eval()
+
+
+def _weights(card: dict[str, Any]) -> list[str]:
+    """Return the fingerprints of a teacher's weights, or of all members' of an ensemble."""
+    cards = card.get("members", [card])
+    return [one["weights"] for one in cards if one.get("weights")]
+
+
+def _configuration(
+    path: Path, told: str, folder: Path, overrides: dict[str, Any] | None
+) -> DictConfig:
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError) as error:
+        raise ConfigError(f"{told}: {path.name} cannot be read: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"{told}: {path.name} is not a configuration")
+    config.run_dir = str(folder)
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            OmegaConf.update(config, key, value)
+    return config
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class CheckpointTeacher(NetworkTeacher):
 
     def prepare(self, config: DictConfig, *, anew: bool = False) -> PreparedTeacher:
         """Return the network with the file's weights."""
-        return PreparedTeacher(self.loaded, str(self.path), {"network": plain(self.network)})
+        return PreparedTeacher(self.loaded, str(self.path), self.recipe(config))
 
     def blank(self) -> nn.Module:
         """Return a copy of the network."""
