@@ -46,7 +46,7 @@ def test_what_does_not_survive_the_number_of_comparisons_is_not_claimed():
         many += runs("Soft", shifted, temperature=float(temperature))
     found = verdicts(many)
     assert not any(entry.claim for entry in found.values())
-    entry = found["soft, temperature 3.0"]
+    entry = found["soft, temperature 3"]
     assert entry.paired.difference.excludes_zero
     assert entry.p == pytest.approx(8 * alone["soft"].p)
     assert "once all 8 comparisons are accounted for" in entry.verdict
@@ -99,3 +99,8 @@ def test_a_run_that_was_repeated_counts_once():
     (setting,) = group_summaries([*runs("Soft", TRUTH), summary(0, 0.99)])
     assert setting.seeds == [0, 1, 2, 3]
     assert setting.repeated == 1
+
+
+def test_a_whole_number_is_the_same_with_and_without_a_point():
+    (setting,) = group_summaries([summary(0, 0.9, temperature=4), summary(1, 0.9, temperature=4.0)])
+    assert setting.seeds == [0, 1]

@@ -69,6 +69,7 @@ def lines(
                     low, high = _band(line)
                     axes.fill_between(line.xs, low, high, color=line.color, alpha=0.18, lw=0)
         if bars:
+            axes.set_ylim(*_limits(drawn))
             if xs[0] > 0 and xs[-1] / xs[0] >= 5:
                 axes.set_xscale("log")
             if len(xs) <= 8:
@@ -77,6 +78,17 @@ def lines(
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         return Panel(to_svg(figure, name), title, description)
+
+
+def _limits(drawn: Sequence[Line]) -> tuple[float, float]:
+    """Return limits that show the lines: bars that are much longer, as of two seeds, go on."""
+    ys = [y for line in drawn for y in line.ys]
+    bands = [_band(line) for line in drawn]
+    low, high = (choose(v for b in bands for v in b[end]) for end, choose in ((0, min), (1, max)))
+    room = max(max(ys) - min(ys), 0.5)
+    low, high = max(low, min(ys) - room), min(high, max(ys) + room)
+    edge = 0.05 * (high - low) or 0.5
+    return low - edge, high + edge
 
 
 def _band(line: Line) -> tuple[list[float], list[float]]:
@@ -117,7 +129,7 @@ def heat_map(
         axes.grid(visible=False)
         norm = Normalize(min(known), max(known) if highest is None else highest, clip=True)
         matrix = [[math.nan if v is None else v for v in row] for row in cells.values]
-        image = axes.pcolormesh(matrix, cmap="cividis", norm=norm, edgecolors="none")
+        axes.pcolormesh(matrix, cmap="cividis", norm=norm, edgecolors="none")
         axes.invert_yaxis()
         axes.set_xticks([place + 0.5 for place in range(size)], list(cells.columns))
         axes.set_yticks([place + 0.5 for place in range(len(cells.rows))], list(cells.rows))
@@ -126,7 +138,7 @@ def heat_map(
         for row, values in enumerate(cells.values if size <= 12 else ()):
             for column, value in enumerate(values):
                 if value is not None:
-                    dark = image.norm(value) < 0.55
+                    dark = float(norm(value)) < 0.55
                     axes.text(
                         column + 0.5,
                         row + 0.5,

@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kdlit.errors import ConfigError
 
@@ -82,7 +82,7 @@ def canvas(width: float = 3.6, height: float = 2.6, left: float = 0.62) -> "Iter
             'a report draws with matplotlib: it comes with pip install "kdlit[report]"'
         ) from error
     # Not pyplot, which keeps every figure.
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(cast("Any", _STYLE)):
         figure = Figure(figsize=(width, height))
         # Fixed margins: a layout engine would draw everything twice.
         figure.subplots_adjust(

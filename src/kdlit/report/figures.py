@@ -92,8 +92,8 @@ def calibration(ranked: Sequence[Ranked]) -> Section:
     drawn = [(s.name, _bins(s, "student"), s.test("ece")) for s in chosen]
     for setting in chosen[:1]:
         if bins := _bins(setting, "teacher"):
-            ece = setting.runs[0].test("ece", "teacher")
-            drawn.append((f"teacher of {setting.name}", bins, None if ece is None else [ece]))
+            theirs = setting.runs[0].test("ece", "teacher")
+            drawn.append((f"teacher of {setting.name}", bins, None if theirs is None else [theirs]))
     for place, (name, bins, eces) in enumerate(drawn):
         ece = f"ECE {100 * estimate(eces).mean:.2f} %" if eces else ""
         panels.append(

@@ -122,7 +122,7 @@ def settings_of(summary: dict[str, Any]) -> dict[str, Any]:
 def group(runs: Sequence[Run]) -> Settings:
     """Group runs that differ in their seed alone, the best mean accuracy first."""
     flats = [settings_of(run.summary) for run in runs]
-    texts = [{key: json.dumps(value) for key, value in flat.items()} for flat in flats]
+    texts = [{key: as_text(value) for key, value in flat.items()} for flat in flats]
     keys = list(dict.fromkeys(key for flat in flats for key in flat))
     varied: dict[str, list[Any]] = {}
     for key in keys:
@@ -132,19 +132,30 @@ def group(runs: Sequence[Run]) -> Settings:
     # Of runs that were repeated with the same seed one counts: they are the same number.
     groups: dict[str, dict[int, Run]] = defaultdict(dict)
     counts: Counter[str] = Counter()
-    for run, found in zip(runs, flats, strict=True):
-        name = json.dumps({key: found[key] for key in varied if key in found})
+    values_of: dict[str, dict[str, Any]] = {}
+    for run, found, text in zip(runs, flats, texts, strict=True):
+        name = json.dumps([text.get(key) for key in varied])
+        values_of.setdefault(name, {key: found[key] for key in varied if key in found})
         groups[name][run.seed] = run
         counts[name] += 1
-    values_of = [json.loads(name) for name in groups]
     ranked = [
         Setting(values, name, [seeds[seed] for seed in sorted(seeds)], counts[key] - len(seeds))
         for (key, seeds), values, name in zip(
-            groups.items(), values_of, names(values_of), strict=True
+            groups.items(), values_of.values(), names([*values_of.values()]), strict=True
         )
     ]
     fixed = {key: flats[0][key] for key in keys if key not in varied}
     return Settings(sorted(ranked, key=lambda setting: -setting.accuracy), varied, fixed)
+
+
+def as_text(value: Any) -> str:
+    """Return a value's text, the same for 4 and 4.0.
+
+    >>> as_text(4), as_text(True), as_text([4])
+    ('4.0', 'true', '[4]')
+    """
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return json.dumps(float(value) if whole else value)
 
 
 def group_summaries(summaries: Sequence[dict[str, Any]]) -> list[Setting]:
@@ -184,7 +195,7 @@ def _is_implied(key: str, settings: Sequence[dict[str, Any]]) -> bool:
             continue
         seen: dict[str, set[str]] = defaultdict(set)
         for values in settings:
-            seen[str(values.get(target))].add(json.dumps(values.get(key)))
+            seen[str(values.get(target))].add(as_text(values.get(key)))
         if all(len(values) == 1 for values in seen.values()):
             return True
     return False
@@ -201,7 +212,7 @@ def _words(values: dict[str, Any], implied: set[str]) -> str:
         elif last == "_target_":
             words.append(str(value).rsplit(".", 1)[-1])
         else:
-            words.append(f"{last} {value}")
+            words.append(f"{last} {value:g}" if isinstance(value, float) else f"{last} {value}")
     if not words:  # the values that have no words, or the keys that others have
         words = [f"{key.rsplit('.', 1)[-1]} null" for key in values if key not in implied]
     return ", ".join(words) or "plain"

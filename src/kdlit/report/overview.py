@@ -53,7 +53,11 @@ def compared(found: Found, settings: Settings) -> Section:
             )
         )
     if settings.varied:
-        rows = [(key, _values(values)) for key, values in settings.varied.items()]
+        rows = [
+            (key, _values(values))
+            for key, values in settings.varied.items()
+            if any(value is not None for value in values)
+        ]
         blocks.append(
             Table(
                 "What differs between settings",
@@ -214,13 +218,20 @@ def _count(number: int, one: str, many: str | None = None) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, str):
         return value
     return json.dumps(value)
 
 
 def _values(values: Sequence[Any]) -> str:
-    told = [_value(value) for value in values]
+    """Return different values, numbers in their order and what is not there last."""
+
+    def place(value: Any) -> tuple[bool, float]:
+        return value is None, value if isinstance(value, (int, float)) else 0.0
+
+    told = list(dict.fromkeys(_value(value) for value in sorted(values, key=place)))
     return ", ".join(told[:12]) + (f", ... ({len(told)} values)" if len(told) > 12 else "")
 
 

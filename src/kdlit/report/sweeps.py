@@ -8,7 +8,7 @@ from typing import Any
 from kdlit.report import charts
 from kdlit.report.content import Figure, Key, Section, Table
 from kdlit.report.drawing import MOST_LINES, style
-from kdlit.report.groups import Setting, Settings, names
+from kdlit.report.groups import Setting, Settings, as_text, names
 from kdlit.report.overview import interval
 from kdlit.report.statistics import estimate
 
@@ -46,7 +46,7 @@ def _families(settings: Sequence[Setting], keys: Sequence[str]) -> list[tuple[st
     for setting in settings:
         if all(as_number(setting.flat.get(key)) is not None for key in keys):
             rest = {key: value for key, value in setting.values.items() if key not in keys}
-            text = json.dumps(rest)
+            text = json.dumps([(key, as_text(value)) for key, value in rest.items()])
             families[text].append(setting)
             common[text] = rest
     told = dict(zip(families, names(list(common.values())), strict=True)) if families else {}
@@ -87,7 +87,10 @@ def _against(settings: Settings, anchor: str, key: str, word: str) -> Section | 
         bars=True,
         description=f"{title}: {len(drawn)} lines; the numbers stand in the table below.",
     )
-    caption = "Mean accuracy on the test set; bars: 95 % interval over seeds."
+    caption = (
+        "Mean accuracy on the test set; bars: 95 % interval over seeds, which may go on beyond the "
+        "drawing."
+    )
     caption += cut(len(families), MOST_LINES, "lines")
     table = Table(
         f"{title}, in numbers", ["setting", word, "accuracy, %", "seeds"], rows, folded=True

@@ -51,6 +51,10 @@ def put_together(
 def write(report: Report, folder: Path) -> tuple[Path, Path]:
     """Write `report.html` and `report.md` into a folder, and return their paths."""
     paths = folder / "report.html", folder / "report.md"
-    for path, text in zip(paths, (page.html(report), page.markdown(report)), strict=True):
-        write_atomically(path, lambda to, text=text: to.write_text(text, encoding="utf-8"))
+    _write(paths[0], page.html(report))
+    _write(paths[1], page.markdown(report))
     return paths
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, lambda to: to.write_text(text, encoding="utf-8"))
