@@ -43,6 +43,34 @@ def test_values_do_not_depend_on_the_size_of_batches():
     assert measured([50]) == pytest.approx(measured([1, 30, 19]), rel=1e-5)
 
 
+def test_the_bins_of_reliability_are_whole_and_give_the_calibration_error():
+    metrics, halves = ClassifierMetrics(), ClassifierMetrics()
+    assert metrics.reliability() == []
+    metrics.update(LOGITS, TARGET)
+    for part in (slice(20), slice(20, 50)):
+        halves.update(LOGITS[part], TARGET[part])
+    bins = metrics.reliability()
+    assert len(bins) == 15
+    for whole, both in zip(bins, halves.reliability(), strict=True):
+        assert both == pytest.approx(whole, rel=1e-5)
+    assert sum(entry["count"] for entry in bins) == 50
+    assert sum(entry["count"] * entry["accuracy"] for entry in bins) / 50 == pytest.approx(
+        metrics.compute()["accuracy"]
+    )
+    gaps = [entry["count"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins]
+    assert sum(gaps) / 50 == pytest.approx(metrics.compute()["ece"], rel=1e-5)
+    p = torch.softmax(LOGITS, dim=1).amax(dim=1)
+    inside = (p >= 9 / 15) & (p < 10 / 15)
+    assert bins[9]["count"] == int(inside.sum()) > 0
+    assert bins[9]["confidence"] == pytest.approx(float(p[inside].mean()), rel=1e-5)
+
+
+def test_a_network_that_is_wholly_sure_is_in_the_last_bin():
+    metrics = ClassifierMetrics()
+    metrics.update(torch.tensor([[1e4, 0.0]]), torch.tensor([1]))
+    assert metrics.reliability()[-1] == {"confidence": 1.0, "accuracy": 0.0, "count": 1}
+
+
 def test_half_precision_is_measured_in_float32():
     metrics = ClassifierMetrics()
     metrics.update(LOGITS.bfloat16(), TARGET)

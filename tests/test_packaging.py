@@ -34,7 +34,9 @@ def test_the_wheel_holds_code_configuration_and_licence(wheel):
                for path in (REPOSITORY / "conf").rglob("*.yaml")}  # fmt: skip
     modules = {f"kdlit/{path.relative_to(REPOSITORY / 'src' / 'kdlit')}"
                for path in (REPOSITORY / "src" / "kdlit").rglob("*.py")}  # fmt: skip
-    assert options | modules | {"kdlit/py.typed", "kdlit/conf/__init__.py"} <= names
+    others = {"kdlit/py.typed", "kdlit/conf/__init__.py"}
+    others |= {f"kdlit/report/templates/{name}" for name in ("page.html.jinja", "page.css")}
+    assert options | modules | others <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests", "data", "scripts")) for name in names)
 

@@ -11,8 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from conftest import REPOSITORY
-from kdlit import report
-from kdlit.app import train
+from kdlit.app import report, train
 from kdlit.app.cli import register_resolvers
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

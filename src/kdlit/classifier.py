@@ -59,7 +59,9 @@ class ClassifierModule(pl.LightningModule):
     loader's names begin with `val_1/` or `test_1/`.
 
     What a step says is read from the device, and handed to the loggers, some hundred steps later:
-    a step waits for nothing. A loss or validation loss that is NaN or infinite stops the training
+    a step waits for nothing. What is no single number is an attribute: after a test `reliability`
+    holds the bins of :meth:`kdlit.metrics.ClassifierMetrics.reliability` under `test/` and
+    `test/teacher_`. A loss or validation loss that is NaN or infinite stops the training
     with a `NonFiniteError` that names the step, before a checkpoint of it can be written.
 
     Args:
@@ -101,6 +103,7 @@ class ClassifierModule(pl.LightningModule):
         self._tally = Tally()
         self._rates: dict[int, float] = {}
         self._metrics: dict[str, ClassifierMetrics] = {}
+        self.reliability: dict[str, list[dict[str, float]]] = {}
 
     # For subclasses ------------------------------------------------------------------------
 
@@ -358,8 +361,9 @@ class ClassifierModule(pl.LightningModule):
         self._log_metrics()
 
     def on_test_epoch_end(self) -> None:
-        """Log the test metrics."""
+        """Log the test metrics, and keep the bins of the reliability diagram."""
         self._log_metrics()
+        self.reliability = {name: kept.reliability() for name, kept in self._metrics.items()}
 
     def _log_metrics(self) -> None:
         for prefix, metrics in self._metrics.items():

@@ -97,6 +97,47 @@ class TeacherDivergence(_SampleMean):
         self._add(kl_divergence(student_logits, teacher_logits), len(student_logits))
 
 
+class Reliability(Metric):
+    r"""How often a network is right when it is so and so sure, in 15 equal bins of confidence.
+
+    The confidence of a sample is the probability of the likeliest class; the bins are those of the
+    calibration error, a confidence of 1 belonging to the last. For each bin B
+
+    .. math:: \mathrm{conf}(B) = \frac1{|B|} \sum_{n \in B} \max_c p_{nc}, \qquad
+        \mathrm{acc}(B) = \frac1{|B|} \sum_{n \in B} [\arg\max_c p_{nc} = y_n]
+
+    `update` takes probabilities (N, C) and targets (N,); `compute` gives a tensor (15, 3) with the
+    sums of confidence and of right decisions, and the counts. Source: Guo et al. 2017, section 2
+    (arXiv:1706.04599).
+
+    >>> metric = Reliability()
+    >>> metric.update(torch.tensor([[0.9, 0.1], [0.92, 0.08]]), torch.tensor([0, 1]))
+    >>> [[round(float(value), 2) for value in row] for row in metric.compute() if row[2]]
+    [[1.82, 1.0, 2.0]]
+    """
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("sums", torch.zeros(ECE_BINS, 3), dist_reduce_fx="sum")
+
+    def update(self, scores: Tensor, target: Tensor) -> None:
+        """Add a batch."""
+        confidence, decision = scores.max(dim=-1)
+        place = (confidence * ECE_BINS).long().clamp_(max=ECE_BINS - 1)
+        each = torch.stack(
+            [confidence, (decision == target).float(), torch.ones_like(confidence)], dim=-1
+        )
+        # A product, not a scatter: the same to the bit on every device.
+        self.sums += F.one_hot(place, ECE_BINS).float().T @ each
+
+    def compute(self) -> Tensor:
+        """Return the sums of each bin."""
+        return self.sums
+
+
 class ClassifierMetrics:
     """Accuracy, calibration error and NLL of a network; agreement and KL beside its teacher.
 
@@ -114,6 +155,7 @@ class ClassifierMetrics:
     def __init__(self) -> None:
         self._own: MetricCollection | None = None
         self._beside_teacher: MetricCollection | None = None
+        self._reliability: Reliability | None = None
 
     def update(self, logits: Tensor, target: Tensor, teacher_logits: Tensor | None = None) -> None:
         """Add a batch: logits (N, C), targets (N,), teacher logits (N, C) if there is a teacher."""
@@ -123,6 +165,9 @@ class ClassifierMetrics:
         self._own["accuracy"].update(scores, target)
         self._own["ece"].update(scores, target)
         self._own["nll"].update(logits, target)
+        if self._reliability is None:
+            self._reliability = Reliability().to(logits.device)
+        self._reliability.update(scores, target)
         if teacher_logits is not None:
             if self._beside_teacher is None:
                 self._beside_teacher = _teacher_metrics().to(logits.device)
@@ -135,6 +180,28 @@ class ClassifierMetrics:
             if collection is not None:
                 found |= {name: float(value) for name, value in collection.compute().items()}
         return found
+
+    def reliability(self) -> list[dict[str, float]]:
+        """Return the bins of the reliability diagram, over everything seen, on all processes.
+
+        Each has its mean `confidence`, its `accuracy`, and the `count` of its samples; a bin
+        without samples has its middle as confidence, and an accuracy of 0.
+
+        >>> metrics = ClassifierMetrics()
+        >>> metrics.update(torch.tensor([[9.0, 0.0], [0.0, 9.0]]), torch.tensor([0, 0]))
+        >>> metrics.reliability()[-1]  # doctest: +ELLIPSIS
+        {'confidence': 0.9998..., 'accuracy': 0.5, 'count': 2}
+        """
+        if self._reliability is None:
+            return []
+        return [
+            {
+                "confidence": confidence / count if count else (place + 0.5) / ECE_BINS,
+                "accuracy": hits / count if count else 0.0,
+                "count": int(count),
+            }
+            for place, (confidence, hits, count) in enumerate(self._reliability.compute().tolist())
+        ]
 
 
 def _own_metrics(num_classes: int) -> MetricCollection:

@@ -41,6 +41,7 @@ def test_two_processes_give_the_metrics_of_one(tmp_path):
     one, two = summary(tmp_path / "one"), summary(tmp_path / "two")
     for who in ("student", "teacher"):
         assert two[who]["test"] == pytest.approx(one[who]["test"], rel=1e-5)
+        assert sum(entry["count"] for entry in two[who]["reliability"]) == 10_000
     assert two["selected"]["score"] == pytest.approx(one["selected"]["score"])
     for name in ("val/nll", "val/ece", "val/agreement", "train/loss_epoch"):
         values = [column(tmp_path / run, name) for run in ("one", "two")]

@@ -186,7 +186,7 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "selected": {"checkpoint": best.name if best else None, **_selection(trainer)},
-        **_results(trainer, module.student, teacher, shown),
+        **_results(trainer, module, teacher, shown),
         "outputs": describe(source, why_not),
         "seconds": clock.seconds,
         **describe_machine(trainer.strategy.root_device),
@@ -296,17 +296,19 @@ def _selection(trainer: pl.Trainer) -> dict[str, Any]:
 
 def _results(
     trainer: pl.Trainer,
-    student: torch.nn.Module,
+    module: DistillationModule,
     teacher: PreparedTeacher,
     shown: dict[str, Any],
 ) -> dict[str, Any]:
     found = {name: float(value) for name, value in trainer.callback_metrics.items()}
     test, train = split_metrics(found), split_metrics(found, "test_1")
-    ours = {**(describe_network(student) or {}), **shown}
+    ours = {**(describe_network(module.student) or {}), **shown}
     results = {"student": ours, "teacher": _describe_teacher(teacher)}
+    bins = {"student": "test/", "teacher": "test/teacher_"}
     for who, described in results.items():
         if described is not None:
             described["test"] = test[who]
+            described["reliability"] = module.reliability.get(bins[who], [])
             if train[who]:
                 described["train"] = train[who]
     return results

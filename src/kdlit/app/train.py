@@ -2,7 +2,9 @@
 
 import logging
 import os
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +38,7 @@ def _compose_and_run() -> None:
     """Run once, or every run of a sweep, also when some of them fail."""
     runs: list[set[str]] = []
     failures: list[tuple[int, Exception]] = []
+    sweeps: list[Path] = []
 
     @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=CONFIG_NAME)
     def command(config: DictConfig) -> float | None:
@@ -43,6 +46,8 @@ def _compose_and_run() -> None:
 
         config.run_dir = str(Path(config.run_dir))
         in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+        if in_sweep and not sweeps:
+            sweeps.append(Path(HydraConfig.get().sweep.dir))
         runs.append(set(HydraConfig.get().overrides.task))
         try:
             with _nothing_left_of_a_run_that_never_began(config), _helped_by_others(config):
@@ -56,6 +61,8 @@ def _compose_and_run() -> None:
             return None
 
     command()
+    if sweeps and len(failures) < len(runs):
+        print(f"Compare these runs: {_command_of_report(sweeps[0])}")
     if failures and len(runs) == 1:
         raise failures[0][1]
     if failures:
@@ -66,6 +73,15 @@ def _compose_and_run() -> None:
         )
         count = f"{len(failures)} run{'s' if len(failures) > 1 else ''} of the sweep failed"
         raise KdlitError(f"{count}. {told}") from failures[0][1]
+
+
+def _command_of_report(sweep: Path) -> str:
+    """Return the command that compares the runs of a sweep, as this one was called."""
+    script = Path(sys.argv[0]).with_name("report.py")
+    words = ["python", str(script)] if script.is_file() else ["kdlit-report"]
+    # A folder beside this one is named from the root.
+    folder = os.path.relpath(sweep)
+    return shlex.join([*words, str(sweep.resolve()) if folder.startswith("..") else folder])
 
 
 @contextmanager

@@ -1,27 +1,10 @@
 import json
-import sys
 
 import pytest
 
 from kdlit.errors import ConfigError
-from kdlit.report import compare, find_summaries, main, markdown
-
-
-def summary(seed: int, accuracy: float, **label) -> dict:
-    run_dir = f"runs/{seed}-{label}"
-    return {
-        "task": "distil",
-        "seed": seed,
-        "config": {
-            "seed": seed,
-            "data": {"seed": seed, "train_size": 600},
-            "run_dir": run_dir,
-            "callbacks": {"checkpoint": {"dirpath": run_dir}},
-            "label": {"_target_": "kdlit.objectives.SoftLabels", **label},
-        },
-        "student": {"test": {"accuracy": accuracy, "ece": 0.01, "nll": 0.1}},
-    }
-
+from kdlit.report import compare, find_summaries, markdown
+from report.made import summary
 
 RUNS = [summary(seed, 0.9 + 0.01 * seed, temperature=4) for seed in (2, 0, 1, 1)] + [
     summary(0, 0.95, temperature=8)
@@ -49,15 +32,5 @@ def test_reads_folders_and_says_where_nothing_is(tmp_path):
     (tmp_path / "0" / "summary.json").write_text("{")
     with pytest.raises(ConfigError, match=r"0/summary\.json cannot be read"):
         find_summaries([tmp_path])
-    with pytest.raises(ConfigError, match=r"no summary\.json below .*none"):
+    with pytest.raises(ConfigError, match=r"no folder .*none, and so no summary\.json below it"):
         find_summaries([tmp_path / "none"])
-
-
-def test_the_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path)])
-    with pytest.raises(SystemExit):
-        main()
-    assert capsys.readouterr().err.startswith("kdlit: there is no summary.json")
-    (tmp_path / "summary.json").write_text(json.dumps(RUNS[0]))
-    main()
-    assert "| all runs | 1 | 92.00 |" in capsys.readouterr().out
