@@ -26,7 +26,7 @@ TRAIN = [words[1:] for words in COMMANDS if words[0] == "scripts/train.py"]
 def test_there_are_commands_and_their_scripts_exist():
     assert len(TRAIN) >= 8
     assert all((REPOSITORY / words[0]).is_file() for words in COMMANDS)
-    names = {"scripts/train.py", "scripts/report.py", "scripts/compare.py"}
+    names = {f"scripts/{name}.py" for name in ("train", "report", "compare", "evaluate", "demo")}
     assert {words[0] for words in COMMANDS} <= names
 
 

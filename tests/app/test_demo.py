@@ -12,14 +12,14 @@ from kdlit.app.finished import FinishedRun
 from kdlit.errors import ConfigError
 
 
-def test_the_judge_says_what_the_run_s_networks_say(command):
-    finished = FinishedRun.read(command())
-    judge = demo.judge_of(finished)
+def test_the_judge_says_what_the_run_s_networks_say(finished):
+    run = FinishedRun.read(finished())
+    judge = demo.judge_of(run)
     assert list(judge.networks) == ["teacher", "student"]
-    images, labels = finished.data.test_data.images[:500], finished.data.test_data.labels[:500]
+    images, labels = run.data.test_data.images[:500], run.data.test_data.labels[:500]
     with torch.no_grad():
         logits = judge.networks["student"](judge.normalize(images.float()))
-    accuracy = finished.summary["student"]["test"]["accuracy"]
+    accuracy = run.summary["student"]["test"]["accuracy"]
     assert (logits.argmax(dim=1) == labels).float().mean() == pytest.approx(accuracy, abs=0.08)
     assert judge.classes == tuple("0123456789")
     assert "SoftLabels" in judge.title
@@ -27,29 +27,29 @@ def test_the_judge_says_what_the_run_s_networks_say(command):
     assert set(said["networks"]) == {"teacher", "student"}
 
 
-def test_without_a_teacher_the_student_is_alone(command):
-    judge = demo.judge_of(FinishedRun.read(command("label=truth", "teacher=none")))
+def test_without_a_teacher_the_student_is_alone(finished):
+    judge = demo.judge_of(FinishedRun.read(finished("label=truth", "teacher=none")))
     assert list(judge.networks) == ["student"]
 
 
 def served(**values):
-    settings = {"run": "x", "host": "127.0.0.1", "port": 0, "names": [], "data_root": None}
+    settings = {"run": "x", "host": "127.0.0.1", "port": 0, "names": [], "data": {"root": None}}
     return OmegaConf.create({**settings, "cache_dir": None, **values})
 
 
 @pytest.mark.parametrize("port", [-1, 70000])
-def test_a_port_that_cannot_be_is_told(command, port):
+def test_a_port_that_cannot_be_is_told(finished, port):
     with pytest.raises(ConfigError, match=f"port={port} .*port=0"):
-        demo.serve(served(run=str(command()), port=port))
+        demo.serve(served(run=str(finished()), port=port))
 
 
-def test_a_port_in_use_is_told(command):
+def test_a_port_in_use_is_told(finished):
     taken = demo._listen("127.0.0.1", 0)
     taken.listen()
     port = taken.getsockname()[1]
     try:
         with pytest.raises(ConfigError, match=f"port={port} on host=127.0.0.1"):
-            demo.serve(served(run=str(command()), port=port))
+            demo.serve(served(run=str(finished()), port=port))
     finally:
         taken.close()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+import hydra
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -52,6 +53,29 @@ def run_reporting_errors(command: Callable[[], object], config_name: str) -> Non
         if not debug:
             for name in (_DEBUG, _CHILD):
                 os.environ.pop(name, None)
+
+
+def run_command(work: Callable[[DictConfig], object], config_name: str) -> None:
+    """Compose a configuration from the command line and do `work` with it, errors in one line."""
+
+    def compose_and_work() -> None:
+        failures: list[Exception] = []
+
+        @hydra.main(
+            version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name
+        )
+        def command(config: DictConfig) -> None:
+            try:
+                work(config)
+            except Exception as error:
+                # Hydra would print its own account of it.
+                failures.append(error)
+
+        command()
+        if failures:
+            raise failures[0]
+
+    run_reporting_errors(compose_and_work, config_name)
 
 
 def explain(error: BaseException, config_name: str, overrides: Sequence[str]) -> str:

@@ -3,25 +3,17 @@
 import socket
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
-from kdlit.app.cli import CONFIG_MODULE, register_resolvers, run_reporting_errors
+from kdlit.app.cli import run_command
 from kdlit.errors import ConfigError
 
-CONFIG_NAME = "demo"
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def main() -> None:
     """Serve the page until interrupted."""
-    register_resolvers()
-
-    @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=CONFIG_NAME)
-    def command(config: DictConfig) -> None:
-        serve(config)
-
-    run_reporting_errors(command, CONFIG_NAME)
+    run_command(serve, "demo")
 
 
 def serve(config: DictConfig) -> None:
@@ -39,7 +31,7 @@ def serve(config: DictConfig) -> None:
     from kdlit.app.finished import FinishedRun
     from kdlit.demo import application
 
-    moved = {"data.root": config.data_root, "cache_dir": config.cache_dir}
+    moved = {"data.root": config.data.root, "cache_dir": config.cache_dir}
     judge = judge_of(FinishedRun.read(config.run, moved))
     listening = _listen(str(config.host), config.port)
     address = f"{config.host}:{listening.getsockname()[1]}"
