@@ -79,10 +79,16 @@ def written(kind: str, ours: Student, folder):
     return reference.compare(run, FORMATS[kind].takes(ours)[1])
 
 
-CASES = [
-    *((kind, name) for kind in ("safetensors", "program") for name in NETWORKS),
+# The real command exports an MLP in every format; the others of each kind are slow.
+QUICK = {("safetensors", name) for name in NETWORKS} | {
+    ("program", "convnet"),
+    ("program", "namespaced"),
     ("onnx", "article"),
-    pytest.param("onnx", "timm", marks=pytest.mark.slow),
+}
+CASES = [
+    pytest.param(kind, name, marks=() if (kind, name) in QUICK else pytest.mark.slow)
+    for kind in ("safetensors", "program", "onnx")
+    for name in NETWORKS
 ]
 
 
@@ -97,7 +103,11 @@ def test_answers_as_the_student_for_any_batch(kind, name, tmp_path, capfd):
 
 @pytest.mark.parametrize(
     ("kind", "pixels"),
-    [("onnx", torch.uint8), ("program", torch.uint8), ("program", torch.float32)],
+    [
+        pytest.param("onnx", torch.uint8, marks=pytest.mark.slow),
+        ("program", torch.uint8),
+        pytest.param("program", torch.float32, marks=pytest.mark.slow),
+    ],
 )
 def test_preprocessing_in_the_graph(kind, pixels, tmp_path):
     ours = student("convnet", pixels)
@@ -105,7 +115,10 @@ def test_preprocessing_in_the_graph(kind, pixels, tmp_path):
     assert written(kind, ours, tmp_path).largest_difference < 1e-4
 
 
-@pytest.mark.parametrize(("name", "pixels"), [("mlp", None), ("convnet", torch.uint8)])
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [pytest.param("mlp", None, marks=pytest.mark.slow), ("convnet", torch.uint8)],
+)
 def test_int8_decides_alike_and_is_small(name, pixels, tmp_path):
     import onnx
 
