@@ -16,12 +16,12 @@ FLOORS = [
     {"checks", "files", "randomness"},
     {"functional", "weights", "schedules"},
     {"batch", "models", "tally"},
-    {"taps", "mixup"},
-    {"metrics", "objectives", "teachers", "loggers", "progress"},
+    {"taps", "mixup", "allowlist"},
+    {"loading", "metrics", "objectives", "teachers", "loggers", "progress"},
     {"data"},
     {"reproducibility", "classifier", "passes"},
     {"supervised", "distillation"},
-    {"demo", "evaluation", "report"},
+    {"demo", "evaluation", "export", "report"},
     {"app"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -26,7 +26,10 @@ TRAIN = [words[1:] for words in COMMANDS if words[0] == "scripts/train.py"]
 def test_there_are_commands_and_their_scripts_exist():
     assert len(TRAIN) >= 8
     assert all((REPOSITORY / words[0]).is_file() for words in COMMANDS)
-    names = {f"scripts/{name}.py" for name in ("train", "report", "compare", "evaluate", "demo")}
+    names = {
+        f"scripts/{name}.py"
+        for name in ("train", "report", "compare", "evaluate", "export", "demo")
+    }
     assert {words[0] for words in COMMANDS} <= names
 
 

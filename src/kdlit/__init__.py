@@ -22,7 +22,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from kdlit.distillation import DistillationModule
-    from kdlit.errors import ConfigError, DataError, KdlitError, NonFiniteError, TeacherError
+    from kdlit.errors import (
+        ConfigError,
+        DataError,
+        ExportError,
+        KdlitError,
+        NonFiniteError,
+        TeacherError,
+    )
+    from kdlit.loading import Preprocessing, StudentCard, load_student, read_card
     from kdlit.mixup import Mixup
     from kdlit.objectives import (
         BlendedLabels,
@@ -45,7 +53,15 @@ if TYPE_CHECKING:
 # Imported on first use, so that `import kdlit` costs nothing.
 _HOMES = {
     "kdlit.distillation": ("DistillationModule",),
-    "kdlit.errors": ("ConfigError", "DataError", "KdlitError", "NonFiniteError", "TeacherError"),
+    "kdlit.errors": (
+        "ConfigError",
+        "DataError",
+        "ExportError",
+        "KdlitError",
+        "NonFiniteError",
+        "TeacherError",
+    ),
+    "kdlit.loading": ("Preprocessing", "StudentCard", "load_student", "read_card"),
     "kdlit.objectives": (
         "BlendedLabels",
         "HardLabels",
@@ -75,19 +91,24 @@ __all__ = [
     "DistillationModule",
     "EMATeacher",
     "EnsembleTeacher",
+    "ExportError",
     "FrozenTeacher",
     "HardLabels",
     "KdlitError",
     "Mixup",
     "NonFiniteError",
     "Objective",
+    "Preprocessing",
     "SmoothLabels",
     "SoftLabels",
+    "StudentCard",
     "SupervisedModule",
     "TeacherError",
     "TeacherSource",
     "TruthLabels",
+    "load_student",
     "load_weights",
+    "read_card",
     "save_weights",
 ]
 

@@ -23,3 +23,7 @@ class TeacherError(KdlitError, RuntimeError):
 
 class NonFiniteError(KdlitError, ArithmeticError):
     """A loss or a metric that became NaN or infinite."""
+
+
+class ExportError(KdlitError, RuntimeError):
+    """An exported file that cannot be made, or does not answer as the student does."""

@@ -21,6 +21,7 @@ from kdlit.app.build import (
     check_optimizer,
     step_size_of,
 )
+from kdlit.app.metadata import student_metadata
 from kdlit.app.outputs import describe, source_of, why_not_kept
 from kdlit.app.resume import CONFIG_FILE, checkpoint_to_resume
 from kdlit.app.summary import (
@@ -191,7 +192,9 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         "seconds": clock.seconds,
         **describe_machine(trainer.strategy.root_device),
     }
-    _write(run_dir, module.student, config, summary)
+    metadata = student_metadata(config, summary, data, [label, *features.values()])
+    save_weights(run_dir / "student.safetensors", module.student, metadata)
+    write_json(run_dir / "summary.json", summary)
     print_table(summary)
     log.info("Written to %s/: student.safetensors, summary.json, ...", run_dir)
     return summary
@@ -325,19 +328,6 @@ def _describe_teacher(teacher: PreparedTeacher) -> dict[str, Any] | None:
         "source": teacher.source,
         "card": teacher.card,
     }
-
-
-def _write(
-    run_dir: Path, student: torch.nn.Module, config: DictConfig, summary: dict[str, Any]
-) -> None:
-    metadata = {
-        "student": OmegaConf.to_container(config.student, resolve=True),
-        "label": OmegaConf.to_container(config.label, resolve=True),
-        "test": summary["student"]["test"],
-        "versions": summary["versions"],
-    }
-    save_weights(run_dir / "student.safetensors", student, metadata)
-    write_json(run_dir / "summary.json", summary)
 
 
 class _Clock:

@@ -63,7 +63,7 @@ def print_table(summary: dict[str, Any]) -> None:
     """Print teacher against student."""
     console = Console(file=sys.stdout)
     label = summary["config"]["label"]["_target_"].rsplit(".", 1)[-1]
-    told = ", ".join(_told(summary["config"]["label"]))
+    told = ", ".join(in_words(summary["config"]["label"]))
     # Not the table's own title, which would be broken to the table's width.
     console.print(f"{label}{f' ({told})' if told else ''}, seed {summary['seed']}", highlight=False)
     if summary["teacher"] and "teacher" in summary["teacher"]["card"]:
@@ -103,20 +103,20 @@ def _chain(summary: dict[str, Any]) -> str:
     return ", ".join(reversed(told))
 
 
-def _told(node: dict[str, Any]) -> Iterator[str]:
+def in_words(node: dict[str, Any]) -> Iterator[str]:
     """Yield a node's settings in words, and a node within it by its class and settings.
 
     >>> label = {"_target_": "kdlit.SoftLabels", "alpha": 0.9, "transform": None}
-    >>> list(_told(label))
+    >>> list(in_words(label))
     ['alpha 0.9']
-    >>> list(_told({**label, "transform": {"_target_": "kdlit.objectives.TopK", "k": 5}}))
+    >>> list(in_words({**label, "transform": {"_target_": "kdlit.objectives.TopK", "k": 5}}))
     ['alpha 0.9', 'TopK (k 5)']
     """
     for name, value in node.items():
         if name.startswith("_") or value is None:
             continue
         if isinstance(value, dict) and "_target_" in value:
-            inner = ", ".join(_told(value))
+            inner = ", ".join(in_words(value))
             yield value["_target_"].rsplit(".", 1)[-1] + (f" ({inner})" if inner else "")
         else:
             yield f"{name} {value}"

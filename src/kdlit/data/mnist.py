@@ -71,6 +71,7 @@ class MNISTDataModule(pl.LightningDataModule):
     source: ClassVar[type[MNIST]] = MNIST
     mean: ClassVar[float] = 0.1307
     std: ClassVar[float] = 0.3081
+    pixel_scale: ClassVar[float] = 255.0
     num_classes: ClassVar[int] = 10
     sample_shape: ClassVar[tuple[int, ...]] = (1, 28, 28)
 
@@ -279,7 +280,7 @@ class MNISTDataModule(pl.LightningDataModule):
 
     def normalize(self, images: Tensor) -> Tensor:
         """Map pixels in 0 to 255 to float32 of zero mean and unit variance."""
-        return images.sub(255 * self.mean).div_(255 * self.std)
+        return images.sub(self.pixel_scale * self.mean).div_(self.pixel_scale * self.std)
 
 
 def _told(transform: Any) -> Any:
