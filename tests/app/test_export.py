@@ -145,7 +145,7 @@ def check_card(run: Path, found: dict[str, dict], monkeypatch) -> None:
     (result,) = front["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "accuracy", "value": accuracy}]
     for part in ("MLP distilled from MLP", "SoftLabels (temperature 4.0, alpha 0.9)",
-                 f"{100 * accuracy:.2f} %", "300 images", "0 - zero"):  # fmt: skip
+                 f"{100 * accuracy:.2f} %", "300 images", "logits: 0, 1, 2"):  # fmt: skip
         assert part in text
     monkeypatch.chdir(run / "export")
     data = FinishedRun.read(run).data
