@@ -126,7 +126,8 @@ class Reliability(Metric):
     def update(self, scores: Tensor, target: Tensor) -> None:
         """Add a batch."""
         confidence, decision = scores.max(dim=-1)
-        place = (confidence * ECE_BINS).long().clamp_(max=ECE_BINS - 1)
+        # A confidence that is not a number belongs anywhere: what it makes of the sums is seen.
+        place = (confidence * ECE_BINS).long().clamp_(0, ECE_BINS - 1)
         each = torch.stack(
             [confidence, (decision == target).float(), torch.ones_like(confidence)], dim=-1
         )
