@@ -16,6 +16,7 @@ from kdlit.app.evaluate import main
 from kdlit.data.corruptions import CORRUPTIONS, Noise, Rotation
 from kdlit.evaluation import backends
 from kdlit.models import MLP
+from kdlit.report.figures import latency_in
 
 
 @pytest.fixture
@@ -96,6 +97,9 @@ def test_teacher_against_student(finished, evaluate, capsys, tmp_path):
         assert 0 < row["agreement"] < 1
     timed = [(row["network"], row["batch_size"], row["rounds"]) for row in found["latency"]["rows"]]
     assert timed == [(name, size, 12) for size in (1, 3) for name in ("teacher", "student")]
+    # What a report on this run will find.
+    for row in found["latency"]["rows"][:2]:
+        assert latency_in(run / "evaluation.json", row["network"]) == row["median_ms"]
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80 or str(run) in max(out.splitlines(), key=len)
     accuracy = f"{100 * told['student']['test']['accuracy']:.2f} %"

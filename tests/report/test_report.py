@@ -167,12 +167,15 @@ def test_size_and_latency_where_they_are_known(report, tmp_path):
         found["student"]["parameters"] = parameters
         path.write_text(json.dumps(found))
         place = folder / number / "evaluation.json"
-        place.write_text(json.dumps({"student": {"latency": {"median_ms": parameters / 1000}}}))
+        row = {"network": "student", "backend": "eager", "batch_size": 1}
+        rows = [{**row, "batch_size": 64, "median_ms": 1e6}, {**row, "backend": "onnx"}]
+        rows.append({**row, "median_ms": parameters / 1000})
+        place.write_text(json.dumps({"latency": {"rows": rows}}))
     text = report()[2]
     assert "## Accuracy against size" in text
     assert "| soft | 8,000 | 97.63 ± 0.94 |" in text
     assert "## Accuracy against latency" in text
-    for odd in ("[]", "{", '{"student": {"latency": null}}', '{"student": {"latency": {}}}'):
+    for odd in ("[]", "{", '{"latency": null}', '{"latency": {"rows": [{}]}}'):
         place.write_text(odd)
         assert latency_in(place, "student") is None
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from kdlit.report import charts
 from kdlit.report.content import Block, Figure, Key, Panel, Section, Table, Text
@@ -19,8 +18,6 @@ from kdlit.report.sweeps import as_number, cut
 _MOST_CURVES = 8
 _MOST_DIAGRAMS = 7
 _MOST_SEEDS = 50
-# Under which `evaluation.json` may have milliseconds for one image.
-_MEDIANS = ("median_ms", "ms", "median", "p50_ms")
 
 
 def _chosen(ranked: Sequence[Ranked], most: int) -> list[Setting]:
@@ -187,7 +184,10 @@ def costs(ranked: Sequence[Ranked]) -> list[Section]:
         )
         caption = "Mean accuracy on the test set; bars: 95 % interval over seeds."
         if anchor == "latency":
-            caption += f" Latency as {EVALUATION_FILE} has it, of each setting's first such run."
+            caption += (
+                " Latency of one image in eager mode, from the "
+                f"{EVALUATION_FILE} of each setting's first run that has one."
+            )
         caption += cut(len(known), MOST_LINES, "settings")
         table = Table(f"{title}, in numbers", ["network", axis, "accuracy, %"], rows, folded=True)
         blocks: list[Block] = [Figure(caption, [panel], legend, table)]
@@ -209,22 +209,16 @@ def _latency(setting: Setting, who: str) -> float | None:
 
 
 def latency_in(path: Path, who: str) -> float | None:
-    """Return the first median latency in ms that a file has, whatever else is in it, or None."""
+    """Return the median ms of one image in eager mode that an `evaluation.json` has, or None."""
     try:
-        node = json.loads(path.read_text(encoding="utf-8"))[who]["latency"]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        rows = json.loads(path.read_text(encoding="utf-8"))["latency"]["rows"]
+        return next(
+            as_number(row["median_ms"])
+            for row in rows
+            if (row["network"], row["backend"], row["batch_size"]) == (who, "eager", 1)
+        )
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
         return None
-    return as_number(node) or _median_in(node)
-
-
-def _median_in(node: Any) -> float | None:
-    """Return what stands under the name of a median, here or further in."""
-    if isinstance(node, dict):
-        for key in _MEDIANS:
-            if as_number(node.get(key)) is not None:
-                return as_number(node[key])
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return next((found for child in children if (found := _median_in(child)) is not None), None)
 
 
 def _missing(anchor: str, title: str, reason: str) -> Section:
