@@ -30,7 +30,7 @@ def served():
     """Serve the page in a thread, and give its address."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(application(judge()), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(application(judge()), log_config=None))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

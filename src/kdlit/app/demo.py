@@ -40,6 +40,7 @@ def serve(config: DictConfig) -> None:
         print(f"Everybody who reaches {address} can use it.", flush=True)
     settings = uvicorn.Config(
         application(judge, hosts=(*_LOOPBACK, str(config.host), *config.names)),
+        log_config=None,  # logging is Hydra's
         log_level="warning",
         server_header=False,
         limit_concurrency=32,
