@@ -2,16 +2,21 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+import kdlit
 from conftest import REPOSITORY
-from kdlit.app import report, train
+from kdlit.app import evaluate, export, report, train
 from kdlit.app.cli import register_resolvers
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -21,6 +26,8 @@ COMMANDS = [
     if line.startswith("python scripts/")
 ]
 TRAIN = [words[1:] for words in COMMANDS if words[0] == "scripts/train.py"]
+AFTER = [words for words in COMMANDS if words[0] in {"scripts/evaluate.py", "scripts/export.py"}]
+DEMO = [words for words in COMMANDS if words[0] == "scripts/demo.py"]
 
 
 def test_there_are_commands_and_their_scripts_exist():
@@ -106,3 +113,65 @@ def test_training_commands(words, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path)])
     if "task=teacher" not in words:
         report.main()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """Return the directory of a finished run: what stands behind `<time>` in the README."""
+    folder = tmp_path_factory.mktemp("readme")
+    words = [*smaller(["label=soft"]), f"cache_dir={folder / 'cache'}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *words, f"hydra.run.dir={folder / 'run'}"])
+        GlobalHydra.instance().clear()
+        train.main()
+    return folder / "run"
+
+
+def with_names(words: list[str], run: Path) -> list[str]:
+    """Put names of files where the README has placeholders."""
+    names = {
+        "run": run,
+        "weights": run / "student.safetensors",
+        "config": run / "config.yaml",
+        "out": run / "elsewhere",
+    }
+    given = [word.partition("=") for word in words]
+    return [f"{key}={names[key]}" if "<" in value else f"{key}={value}" for key, _, value in given]
+
+
+@pytest.mark.parametrize("words", AFTER, ids=" ".join)
+def test_commands_after_training(words, run, tmp_path, monkeypatch):
+    run = shutil.copytree(run, tmp_path / "run")
+    given = with_names(words[1:], run)
+    if words[0].endswith("evaluate.py"):
+        command, made = evaluate.main, "evaluation.json"
+        if not any(word.startswith("latency=") for word in given):
+            given += ["latency=[eager]", "rounds=3"]  # the compiler alone takes half a minute
+    else:
+        command, made = export.main, "student.onnx"
+        given.append("samples=200")
+        if "int8" in " ".join(given):  # so little trained that single decisions are loose
+            given.append("int8_tolerance=100")
+    monkeypatch.setattr(sys, "argv", [words[0], *given])
+    GlobalHydra.instance().clear()
+    command()
+    assert list(run.rglob(made))
+
+
+@pytest.mark.parametrize("words", DEMO, ids=" ".join)
+def test_the_demo(words, run):
+    command = [sys.executable, str(REPOSITORY / words[0]), *with_names(words[1:], run), "port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            address = re.search(r"http://\S+", server.stdout.readline())
+            assert b"<canvas" in urlopen(address[0], timeout=20).read()
+        finally:
+            server.terminate()
+
+
+def test_the_student_elsewhere(run):
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+               if "load_student" in block]  # fmt: skip
+    names = {"kdlit": kdlit, "pixels": torch.zeros(2, 1, 28, 28, dtype=torch.uint8)}
+    exec(code.replace("outputs/soft-article/<time>", str(run)), names)
+    assert names["logits"].shape == (2, 10)

@@ -34,6 +34,7 @@ def serve(config: DictConfig) -> None:
     moved = {"data.root": config.data.root, "cache_dir": config.cache_dir}
     judge = judge_of(FinishedRun.read(config.run, moved))
     listening = _listen(str(config.host), config.port)
+    listening.listen()  # who follows the address at once waits for an answer
     address = f"{config.host}:{listening.getsockname()[1]}"
     print(f"Draw a digit on http://{address}/ (Ctrl-C ends it)", flush=True)
     if config.host not in _LOOPBACK:
