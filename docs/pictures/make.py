@@ -18,15 +18,16 @@ from playwright.sync_api import Browser, expect, sync_playwright
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent.parent / "scripts" / "demo.py"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-# A three, in parts of the field's side.
-STROKE = [
-    (0.30, 0.25), (0.45, 0.20), (0.62, 0.25), (0.66, 0.38), (0.55, 0.47), (0.45, 0.48),
-    (0.58, 0.50), (0.68, 0.60), (0.64, 0.75), (0.48, 0.82), (0.30, 0.77),
+# Something between a four and a nine, in parts of the field's side.
+STROKES = [
+    [(0.40, 0.20), (0.35, 0.26), (0.32, 0.34), (0.31, 0.42), (0.34, 0.48), (0.40, 0.51),
+     (0.48, 0.51), (0.55, 0.48), (0.61, 0.42)],
+    [(0.60, 0.19), (0.63, 0.30), (0.62, 0.42), (0.60, 0.55), (0.58, 0.68), (0.56, 0.82)],
 ]  # fmt: skip
 
 
 def demo(browser: Browser, run: Path, settings: list[str]) -> None:
-    """Serve the demo of a run, draw a three, and turn the temperature up to 4."""
+    """Serve the demo of a run, draw a digit, and turn the temperature up to 4."""
     server = subprocess.Popen(  # noqa: S603 - our own script
         [sys.executable, str(DEMO), f"run={run}", "port=0", *settings],
         stdout=subprocess.PIPE,
@@ -37,19 +38,21 @@ def demo(browser: Browser, run: Path, settings: list[str]) -> None:
         address = re.search(r"http://\S+", told)
         if address is None:
             sys.exit("the demo does not start")
-        page = browser.new_page(viewport={"width": 960, "height": 640}, device_scale_factor=1.5)
+        page = browser.new_page(viewport={"width": 960, "height": 680}, device_scale_factor=1.5)
         page.goto(address[0])
         field = page.locator("#drawing").bounding_box()
         if field is None:
             sys.exit("the page has no field to draw on")
-        points = [(field["x"] + x * field["width"], field["y"] + y * field["height"])
-                  for x, y in STROKE]  # fmt: skip
-        page.mouse.move(*points[0])
-        page.mouse.down()
-        for point in points[1:]:
-            page.mouse.move(*point, steps=4)
-        page.mouse.up()
+        for stroke in STROKES:
+            for number, (x, y) in enumerate(stroke):
+                page.mouse.move(
+                    field["x"] + x * field["width"], field["y"] + y * field["height"], steps=4
+                )
+                if number == 0:
+                    page.mouse.down()
+            page.mouse.up()
         expect(page.locator("#student .percent").first).to_contain_text("%")
+        page.wait_for_timeout(2000)  # the answer to the whole drawing
         page.locator("#temperature").fill("0.46")
         page.locator("#temperature").blur()
         page.screenshot(path=HERE / "demo.png")
