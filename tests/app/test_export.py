@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from app.conftest import summary
 from app.test_crd_and_simkd import SIMKD
 from kdlit import load_student, read_card
+from kdlit.app import demo
 from kdlit.app.export import main
 from kdlit.app.exporting import CARD_FILE, EXPORT_FILE
 from kdlit.app.finished import FinishedRun
@@ -283,12 +284,30 @@ def test_bad_input(refused, tmp_path, overrides, words):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_run(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["export.py"])
+@pytest.mark.parametrize("arguments", [[], ["run=null"], ["run="]])
+@pytest.mark.parametrize("command", [main, demo.main])
+def test_without_a_run(monkeypatch, capsys, command, arguments):
+    monkeypatch.setattr(sys, "argv", ["kdlit", *arguments])
     GlobalHydra.instance().clear()
     with pytest.raises(SystemExit):
-        main()
+        command()
     assert "kdlit: name the run: run=<its directory>" in capsys.readouterr().err
+
+
+def test_a_folder_with_a_number_or_accents_as_name(finished, export, refused, monkeypatch):
+    run = finished()
+    monkeypatch.chdir(run.parent)
+    run.rename("0")
+    assert set(export(Path("0"), "formats=[safetensors]")) == {"safetensors"}
+    shutil.move("0", "größer, a=b")
+    told = refused(Path("größer, a=b"), "formats=[safetensors]")
+    assert "a value with accents, commas or an equals sign needs quotes of its own" in told
+    quoted = told.split('"')[1].removeprefix("run=")
+    assert quoted == "'größer, a=b'"
+    monkeypatch.setattr(sys, "argv", ["export.py", f"run={quoted}", "formats=[program]"])
+    GlobalHydra.instance().clear()
+    main()
+    assert set(listed(Path("größer, a=b", "export"))) == {"safetensors", "program"}
 
 
 def test_another_students_files_are_not_mixed_with(finished, export, refused):
@@ -299,6 +318,17 @@ def test_another_students_files_are_not_mixed_with(finished, export, refused):
     before = names(run / "export")
     assert "student with other weights: remove it" in refused(run, "formats=[safetensors]")
     assert names(run / "export") == before
+
+
+@pytest.mark.parametrize("name", ["README.md", "student.safetensors"])
+def test_what_no_export_has_written_is_not_overwritten(finished, refused, tmp_path, name):
+    (tmp_path / "project").mkdir()
+    theirs = tmp_path / "project" / name
+    theirs.write_text("mine")
+    error = refused(finished(), "formats=[safetensors]", out=tmp_path / "project")
+    assert f"holds {name}, which no export has written" in error
+    assert theirs.read_text() == "mine"
+    assert names(tmp_path / "project") == {name}
 
 
 def test_a_folder_that_cannot_be_written(finished, refused, tmp_path):
