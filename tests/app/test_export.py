@@ -21,22 +21,7 @@ from kdlit.app.exporting import CARD_FILE, EXPORT_FILE
 from kdlit.app.finished import FinishedRun
 from kdlit.export import formats
 
-_KEPT: dict[tuple[str, ...], Path] = {}
 ALL = "formats=[safetensors,onnx,program,int8]"
-
-
-@pytest.fixture
-def finished(command, tmp_path, tmp_path_factory):
-    """Give a run's directory of one's own; of each kind one is trained."""
-
-    def call(*overrides: str) -> Path:
-        if overrides not in _KEPT:
-            run = command("trainer.max_epochs=1", *overrides, name="trained")
-            _KEPT[overrides] = tmp_path_factory.mktemp("kept") / "run"
-            shutil.move(run, _KEPT[overrides])
-        return Path(shutil.copytree(_KEPT[overrides], tmp_path / "run"))
-
-    return call
 
 
 @pytest.fixture
@@ -107,7 +92,7 @@ def test_everything(finished, export, capsys, tmp_path, monkeypatch):
     assert told.err == ""
     # The run is as it was, and Hydra leaves nothing.
     assert before == {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
-    assert names(tmp_path) == {"run"}
+    assert names(tmp_path) == {"finished"}
     check_card(run, found, monkeypatch)
 
 
