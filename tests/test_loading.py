@@ -61,6 +61,8 @@ def test_a_student_that_was_put_together(tmp_path, network):
         (None, "does not name a network"),
         ({"student": json.dumps({**NODE, "widths": [5]})}, "holds the weights of another network"),
         ({"student": "{"}, "cannot be read"),
+        ({"student": "[" * 100_000}, "cannot be read"),
+        ({"student": json.dumps(NODE).replace("[4]", "[" * 600 + "]" * 600)}, "kdlit.models.MLP"),
         ({"student": json.dumps(NODE), "input": "[1]"}, "the metadata have another form"),
         ({"student": json.dumps({"_target_": "os.system", "command": "touch x"})}, "not among"),
     ],

@@ -51,14 +51,14 @@ timm.create_model and torchvision.models.<function>): build the network yourself
     target: str = node["_target_"]
     arguments = {name: value for name, value in node.items() if name not in _IGNORED}
     maker = _maker(target, arguments)
-    for name, value in arguments.items():
-        if not isinstance(name, str) or name.startswith("_") or not _plain(value):
-            raise ConfigError(f"{target}: `{name}` is no plain value: {_WAY_OUT}")
     try:
+        for name, value in arguments.items():
+            if not isinstance(name, str) or name.startswith("_") or not _plain(value):
+                raise ConfigError(f"{target}: `{name}` is no plain value: {_WAY_OUT}")
         return maker(arguments)
     except ConfigError:
         raise
-    except Exception as error:  # whatever a constructor finds wrong with its arguments
+    except Exception as error:  # whatever a constructor finds wrong, or values nested too deep
         raise ConfigError(f"{target}: {type(error).__name__}: {error}: {_WAY_OUT}") from error
 
 

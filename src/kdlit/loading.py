@@ -151,7 +151,7 @@ def read_card(path: str | Path) -> StudentCard:
     file = student_file(path)
     try:
         return StudentCard.of(read_metadata(file))
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, OSError, RecursionError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
 
 

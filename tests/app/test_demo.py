@@ -4,8 +4,10 @@ import sys
 
 import pytest
 import torch
+import uvicorn
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from starlette.testclient import TestClient
 
 from kdlit.app import demo
 from kdlit.app.finished import FinishedRun
@@ -52,6 +54,42 @@ def test_a_port_in_use_is_told(finished):
             demo.serve(served(run=str(finished()), port=port))
     finally:
         taken.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "link", "also"),
+    [
+        ("127.0.0.1", "127.0.0.1", None),
+        ("::1", "[::1]", None),
+        ("0.0.0.0", "0.0.0.0", "my-machine"),
+    ],
+)
+def test_the_link_that_is_told_works(finished, monkeypatch, capsys, host, link, also):
+    """A page at the address as it is printed may ask, and Ctrl-C is no error."""
+    folder, asked = finished(), []
+    capsys.readouterr()
+
+    def run(server, sockets):
+        client = TestClient(server.config.app, base_url=f"http://{link}:8000")
+        for name in filter(None, (link, also)):
+            asked.append(client.get("/", headers={"host": f"{name}:1"}).status_code)
+        refused = client.post("/answer", headers={"origin": f"http://{link}:8000"})
+        asked.append(refused.status_code)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    demo.serve(served(run=str(folder), host=host, names=[also] if also else []))
+    assert set(asked) == {200, 413}
+    told = capsys.readouterr().out.partition("HTTP Request")[0]
+    assert f"Draw a digit on http://{link}:" in told
+    assert ("Everybody" in told) == (host == "0.0.0.0")
+    assert max(map(len, told.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("names", "why"), [("me", "must be a list"), (["*"], "is no name")])
+def test_names_that_cannot_be(names, why):
+    with pytest.raises(ConfigError, match=rf"names.*{why}"):
+        demo.serve(served(names=names))
 
 
 def test_a_missing_extra_is_named(monkeypatch):

@@ -15,27 +15,13 @@ from hydra.core.global_hydra import GlobalHydra
 from app.conftest import summary
 from app.test_crd_and_simkd import SIMKD
 from kdlit import load_student, read_card
+from kdlit.app import demo
 from kdlit.app.export import main
 from kdlit.app.exporting import CARD_FILE, EXPORT_FILE
 from kdlit.app.finished import FinishedRun
 from kdlit.export import formats
 
-_KEPT: dict[tuple[str, ...], Path] = {}
 ALL = "formats=[safetensors,onnx,program,int8]"
-
-
-@pytest.fixture
-def finished(command, tmp_path, tmp_path_factory):
-    """Give a run's directory of one's own; of each kind one is trained."""
-
-    def call(*overrides: str) -> Path:
-        if overrides not in _KEPT:
-            run = command("trainer.max_epochs=1", *overrides, name="trained")
-            _KEPT[overrides] = tmp_path_factory.mktemp("kept") / "run"
-            shutil.move(run, _KEPT[overrides])
-        return Path(shutil.copytree(_KEPT[overrides], tmp_path / "run"))
-
-    return call
 
 
 @pytest.fixture
@@ -106,7 +92,7 @@ def test_everything(finished, export, capsys, tmp_path, monkeypatch):
     assert told.err == ""
     # The run is as it was, and Hydra leaves nothing.
     assert before == {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
-    assert names(tmp_path) == {"run"}
+    assert names(tmp_path) == {"finished"}
     check_card(run, found, monkeypatch)
 
 
@@ -158,6 +144,16 @@ def check_card(run: Path, found: dict[str, dict], monkeypatch) -> None:
         decided = np.asarray(given["logits"].argmax(1))
         (file,) = (file for file in found.values() if file["file"] == name)
         assert (decided == target.numpy()).mean() == pytest.approx(file["accuracy"], abs=0.003)
+
+
+def test_the_card_tells_what_the_student_was_shown(finished, export):
+    shown = ("data.classes=[0,1,2,4,5,6,7,8,9]", "data/augment=shift", "teacher=none")
+    run = finished(*shown, "label=truth", "data.train_size=90")
+    export(run, "formats=[safetensors]")
+    text = (run / "export" / CARD_FILE).read_text()
+    assert "| classes trained on | 0, 1, 2, 4, 5, 6, 7, 8, 9 |" in text
+    assert "| images | RandomShift (pixels 2) |" in text
+    assert "| training | 1 epochs, 6 steps of 16 images, seed 0 |" in text
 
 
 def test_a_later_call_adds_to_what_is_there(finished, export, tmp_path):
@@ -273,12 +269,30 @@ def test_bad_input(refused, tmp_path, overrides, words):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_run(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["export.py"])
+@pytest.mark.parametrize("arguments", [[], ["run=null"], ["run="]])
+@pytest.mark.parametrize("command", [main, demo.main])
+def test_without_a_run(monkeypatch, capsys, command, arguments):
+    monkeypatch.setattr(sys, "argv", ["kdlit", *arguments])
     GlobalHydra.instance().clear()
     with pytest.raises(SystemExit):
-        main()
+        command()
     assert "kdlit: name the run: run=<its directory>" in capsys.readouterr().err
+
+
+def test_a_folder_with_a_number_or_accents_as_name(finished, export, refused, monkeypatch):
+    run = finished()
+    monkeypatch.chdir(run.parent)
+    run.rename("0")
+    assert set(export(Path("0"), "formats=[safetensors]")) == {"safetensors"}
+    shutil.move("0", "größer, a=b")
+    told = refused(Path("größer, a=b"), "formats=[safetensors]")
+    assert "a value with accents, commas or an equals sign needs quotes of its own" in told
+    quoted = told.split('"')[1].removeprefix("run=")
+    assert quoted == "'größer, a=b'"
+    monkeypatch.setattr(sys, "argv", ["export.py", f"run={quoted}", "formats=[program]"])
+    GlobalHydra.instance().clear()
+    main()
+    assert set(listed(Path("größer, a=b", "export"))) == {"safetensors", "program"}
 
 
 def test_another_students_files_are_not_mixed_with(finished, export, refused):
@@ -289,6 +303,17 @@ def test_another_students_files_are_not_mixed_with(finished, export, refused):
     before = names(run / "export")
     assert "student with other weights: remove it" in refused(run, "formats=[safetensors]")
     assert names(run / "export") == before
+
+
+@pytest.mark.parametrize("name", ["README.md", "student.safetensors"])
+def test_what_no_export_has_written_is_not_overwritten(finished, refused, tmp_path, name):
+    (tmp_path / "project").mkdir()
+    theirs = tmp_path / "project" / name
+    theirs.write_text("mine")
+    error = refused(finished(), "formats=[safetensors]", out=tmp_path / "project")
+    assert f"holds {name}, which no export has written" in error
+    assert theirs.read_text() == "mine"
+    assert names(tmp_path / "project") == {name}
 
 
 def test_a_folder_that_cannot_be_written(finished, refused, tmp_path):

@@ -75,7 +75,10 @@ def test_draw_read_the_bars_move_the_slider_and_clear():
         assert cold["student"].index(max(cold["student"])) == best
         assert max(cold["student"]) < max(cold["teacher"])
         hard = page.locator("#teacher .hard").inner_text()
-        assert f"it says: {('a', 'b', '<c>')[best]}," in hard
+        assert hard == f"Hard label: {('a', 'b', '<c>')[best]}, and nothing else."
+        # However long the classes' names are.
+        tracks = page.locator("#teacher .track").all()
+        assert len({track.bounding_box()["x"] for track in tracks}) == 1
         assert page.locator("#teacher .time").inner_text().endswith("ms for one image")
 
         # At twice the temperature the teacher says what the student says at 1.
@@ -89,6 +92,14 @@ def test_draw_read_the_bars_move_the_slider_and_clear():
 
         page.locator("#clear").click()
         assert page.locator("#student .percent").all_inner_texts() == ["–"] * 3
+        page.mouse.move(box["x"] + 40, box["y"] + 40)
+        page.mouse.down(button="right")
+        page.mouse.move(box["x"] + 90, box["y"] + 90)
+        page.mouse.up(button="right")
+        drawn = (
+            "() => pen.getImageData(0, 0, SIDE, SIDE).data.some((value, i) => i % 4 < 3 && value)"
+        )
+        assert not page.evaluate(drawn)
         assert errors == []
         assert {url.split("/")[2] for url in asked} == {address.split("/")[2]}
         browser.close()

@@ -1,5 +1,7 @@
 """What the server answers, and what it refuses."""
 
+import asyncio
+
 import pytest
 import torch
 from starlette.testclient import TestClient
@@ -66,6 +68,24 @@ def test_a_page_cannot_load_or_send_anything_elsewhere(client):
 @pytest.mark.parametrize("size", [0, 1, DRAWING_SIDE**2 - 1, DRAWING_SIDE**2 + 1, 10_000_000])
 def test_a_drawing_of_another_size_is_refused(client, size):
     assert client.post("/answer", content=bytes(size)).status_code == 413
+
+
+def test_who_leaves_before_all_is_sent_is_no_error():
+    async def leave() -> None:
+        parts = iter(({"type": "http.request", "body": b"1", "more_body": True},
+                      {"type": "http.disconnect"}))  # fmt: skip
+
+        async def receive():
+            return next(parts)
+
+        async def send(message):
+            pass
+
+        scope = {"type": "http", "method": "POST", "path": "/answer", "query_string": b"",
+                 "headers": [(b"host", b"127.0.0.1")], "scheme": "http"}  # fmt: skip
+        await application(judge())(scope, receive, send)
+
+    asyncio.run(leave())
 
 
 def test_an_empty_drawing_is_told(client):

@@ -1,6 +1,7 @@
 """Each format of several networks, read again and compared, with and without preprocessing."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -132,6 +133,21 @@ def test_int8_decides_alike_and_is_small(name, pixels, tmp_path):
     weights = [t for t in model.graph.initializer if len(t.dims) >= 2]
     assert weights
     assert {kinds[t.name] for t in weights} == {onnx.TensorProto.UINT8}
+
+
+def test_a_program_holds_no_pickle_and_none_of_the_images(tmp_path, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("something is unpickled")
+
+    ours = student("mlp")
+    path = tmp_path / "student.pt2"
+    with quiet():
+        FORMATS["program"].write(ours, path)
+    for module, name in ((torch, "load"), (pickle, "loads"), (pickle, "load")):
+        monkeypatch.setattr(module, name, never)
+    run = FORMATS["program"].read(ours, path)
+    torch.testing.assert_close(run(ours.images), ours.network(ours.images))
+    assert torch.export.load(path).example_inputs is None
 
 
 def test_a_network_that_cannot_be_traced(tmp_path):

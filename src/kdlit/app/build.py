@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -145,6 +146,17 @@ def check_optimizer(factory: Any, scheduler: Any, key: str) -> None:
 def _settings(factory: Any) -> str:
     keywords = getattr(factory, "keywords", {})
     return ", ".join(f"{name}={value}" for name, value in keywords.items())
+
+
+def run_folder(config: DictConfig) -> Path:
+    """Return the directory of the run that a command is to read, which may have a number as name.
+
+    Raises:
+        ConfigError: if none is named.
+    """
+    if OmegaConf.is_missing(config, "run") or config.run in (None, ""):
+        raise ConfigError("name the run: run=<its directory>, such as outputs/soft-article/...")
+    return Path(str(config.run))
 
 
 def plain(node: Any) -> Any:

@@ -11,7 +11,7 @@ import hydra
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -82,6 +82,12 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
     """Return one line that says what is wrong and, where it can be told, the way out."""
     if isinstance(error, KdlitError):
         return one_line(str(error))
+    if isinstance(error, OverrideParseException):
+        name, _, value = str(error.override).partition("=")
+        return one_line(
+            f"{error.override}: this is not in Hydra's grammar; a value with accents, commas or an "
+            f"equals sign needs quotes of its own: \"{name}='{value}'\""
+        )
     if isinstance(error, ConfigCompositionException):
         key = re.search(
             r"Could not (?:override|delete)(?: from config[^']*)? '([^']+)'", str(error)

@@ -1,9 +1,11 @@
 """The command that lets one draw a digit: `scripts/demo.py`, `kdlit-demo`."""
 
+import ipaddress
 import socket
+from contextlib import suppress
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from kdlit.app.cli import run_command
 from kdlit.errors import ConfigError
@@ -28,26 +30,35 @@ def serve(config: DictConfig) -> None:
         import uvicorn
     except ImportError as error:
         raise ConfigError(f'{error}: it comes with pip install "kdlit[demo]"') from error
+    from kdlit.app.build import run_folder
     from kdlit.app.finished import FinishedRun
     from kdlit.demo import application
 
     moved = {"data.root": config.data.root, "cache_dir": config.cache_dir}
-    judge = judge_of(FinishedRun.read(config.run, moved))
+    host, hosts = _hosts(config)
+    judge = judge_of(FinishedRun.read(run_folder(config), moved))
     listening = _listen(str(config.host), config.port)
     listening.listen()  # who follows the address at once waits for an answer
-    address = f"{config.host}:{listening.getsockname()[1]}"
-    print(f"Draw a digit on http://{address}/ (Ctrl-C ends it)", flush=True)
-    if config.host not in _LOOPBACK:
-        print(f"Everybody who reaches {address} can use it.", flush=True)
+    port = listening.getsockname()[1]
+    print(f"Draw a digit on http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
+    if not _is_loopback(str(config.host)):
+        print(
+            "Everybody who reaches this machine can use it, under one of these names:\n"
+            f"{', '.join(hosts)} (names=[...] adds others)",
+            flush=True,
+        )
     settings = uvicorn.Config(
-        application(judge, hosts=(*_LOOPBACK, str(config.host), *config.names)),
+        application(judge, hosts=hosts),
         log_config=None,  # logging is Hydra's
         log_level="warning",
         server_header=False,
+        proxy_headers=False,
         limit_concurrency=32,
         timeout_keep_alive=5,
     )
-    uvicorn.Server(settings).run(sockets=[listening])
+    # Uvicorn raises an interruption again when it has closed everything.
+    with listening, suppress(KeyboardInterrupt):
+        uvicorn.Server(settings).run(sockets=[listening])
 
 
 def judge_of(finished: Any) -> Any:
@@ -78,6 +89,31 @@ def judge_of(finished: Any) -> Any:
         tuple(data.class_names),
         f"{type(student).__name__} taught with {label}; {accuracy:.2f} % on the test set.",
     )
+
+
+def _hosts(config: DictConfig) -> tuple[str, tuple[str, ...]]:
+    """Return the host as a link has it, and all names under which the page may be called."""
+    if not isinstance(config.names, ListConfig):
+        raise ConfigError(f"names={config.names}: it must be a list, such as names=[my-machine]")
+    names = [str(name) for name in config.names]
+    wild = [name for name in names if "*" in name]
+    if wild:
+        raise ConfigError(f"names: {wild[0]} is no name: tell each that the machine has")
+    host = str(config.host)
+    known = [f"[{name}]" if ":" in name else name for name in (host, *_LOOPBACK, *names)]
+    return known[0], tuple(dict.fromkeys(known))
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether a host is this machine alone.
+
+    >>> [_is_loopback(host) for host in ("localhost", "127.0.0.2", "::1", "0.0.0.0", "example.org")]
+    [True, True, True, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -15,6 +15,8 @@ from kdlit.batch import Batch
 from kdlit.errors import ConfigError
 from kdlit.export.formats import Student
 
+_IMAGES_AS_THEY_ARE = ("NoAugmentation", "NoMix")
+
 
 def student_of(
     run: FinishedRun, pixels: torch.dtype | None, samples: int, calibration_samples: int
@@ -105,12 +107,21 @@ def facts_of(run: FinishedRun) -> dict[str, str]:
     facts = {"student": network(student)}
     if teacher is not None:
         facts["teacher"] = network(teacher)
+    if config.data.get("classes") is not None:
+        facts["classes trained on"] = ", ".join(map(str, config.data.classes))
+    shown = [told(node) for node in (config.data.get("augment"), config.get("mix"))
+             if node is not None and _name(node) not in _IMAGES_AS_THEY_ARE]  # fmt: skip
+    if shown:
+        facts["images"] = ", ".join(shown)
     facts["label strategy"] = told(config.label)
     if config.get("feature"):
         facts["feature objectives"] = ", ".join(told(node) for node in config.feature.values())
     facts["optimizer"] = f"{told(config.optimizer)}, {told(config.scheduler)}"
-    facts["training"] = f"{summary['epochs']} epochs, {summary['steps']:,} steps, seed " + str(
-        summary["seed"]
+    size = config.data.get("batch_size")
+    facts["training"] = (
+        f"{summary['epochs']} epochs, {summary['steps']:,} steps"
+        + (f" of {size} images" if size else "")
+        + f", seed {summary['seed']}"
     )
     if selected.get("score") is not None:
         facts["selected by"] = f"{selected['monitor']}, {selected['score']:.4f}"

@@ -12,13 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
 from kdlit import checks
+from kdlit.app.build import run_folder
 from kdlit.app.exportable import dataset_of, facts_of, student_of
 from kdlit.app.finished import FinishedRun
 from kdlit.errors import ConfigError, ExportError, KdlitError
@@ -51,9 +52,7 @@ class _Options:
 
     @classmethod
     def of(cls, config: DictConfig) -> "_Options":
-        if OmegaConf.is_missing(config, "run"):
-            raise ConfigError("name the run: run=<its directory>, such as outputs/soft-article/...")
-        run = Path(config.run)
+        run = run_folder(config)
         formats = formats_of(config.formats)
         word = str(config.preprocessing).lower()
         if word not in _PIXELS:
@@ -67,7 +66,7 @@ class _Options:
             )
         return cls(
             run=run,
-            out=run / "export" if config.out is None else Path(config.out),
+            out=run / "export" if config.out is None else Path(str(config.out)),
             formats=formats,
             pixels=_PIXELS[word],
             samples=checks.integer("samples", config.samples),
@@ -90,7 +89,7 @@ def export(config: DictConfig) -> list[ExportedFile]:
     )
     student, target = student_of(run, options.pixels, options.samples, options.calibration_samples)
     weights = state_fingerprint(student.network.state_dict())
-    files = _before(options.out, weights)
+    files = _before(options, weights)
     reference = Reference(student.network, student.images, target)
     console = Console(file=sys.stdout)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
@@ -107,14 +106,22 @@ def export(config: DictConfig) -> list[ExportedFile]:
 # Files -------------------------------------------------------------------------------------
 
 
-def _before(out: Path, weights: str) -> dict[str, ExportedFile]:
+def _before(options: _Options, weights: str) -> dict[str, ExportedFile]:
     """Return what has been exported of this student before, by format.
 
     Raises:
-        ConfigError: if the folder holds another student's files.
+        ConfigError: if the folder holds another student's files, or files that are no export's.
     """
+    out = options.out
     path = out / EXPORT_FILE
     if not path.is_file():
+        ours = (CARD_FILE, *(kind.file for kind in options.formats))
+        others = [name for name in ours if (out / name).exists()]
+        if others:
+            raise ConfigError(
+                f"{out} holds {' and '.join(others)}, which no export has written: choose another "
+                "folder with out=<folder>"
+            )
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -120,6 +120,7 @@ def application(
     from starlette.concurrency import run_in_threadpool
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import ClientDisconnect
     from starlette.responses import HTMLResponse, JSONResponse
     from starlette.routing import Route
 
@@ -139,10 +140,13 @@ def application(
         if not limit.allows():
             return refuse(429, "too many drawings at once: wait a second")
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > DRAWING_SIDE**2:
-                break
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > DRAWING_SIDE**2:
+                    break
+        except ClientDisconnect:
+            return refuse(400, "gone before it was sent")
         if len(body) != DRAWING_SIDE**2:
             return refuse(413, f"a drawing is {DRAWING_SIDE}x{DRAWING_SIDE} bytes")
         drawing = torch.frombuffer(body, dtype=torch.uint8).view(DRAWING_SIDE, DRAWING_SIDE)

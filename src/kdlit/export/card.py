@@ -127,71 +127,55 @@ def _how_to_load(file: ExportedFile, card: StudentCard) -> list[str]:
             network_of(card)
         except ConfigError as error:
             return [heading, f"The weights alone, which cannot be loaded without more: {error}."]
-        return [heading, _code(_SAFETENSORS, _prepare_torch(file, card.input))]
-    if file.format == "program":
-        return [heading, _code(_PROGRAM, _prepare_torch(file, card.input))]
-    return [
-        heading,
-        _code(_ONNX.replace("FILE", file.file), _prepare_numpy(file, card.input)),
-    ]
+    lines = _CODE[file.format].format(file=file.file, prepare=_prepare(file, card.input))
+    return [heading, f"```python\n{lines}\n```"]
 
-
-_SAFETENSORS = """\
-import kdlit
-
-student = kdlit.load_student("student.safetensors")
-PREPARE
-logits = student(images)"""
-
-_PROGRAM = """\
-import torch
-
-student = torch.export.load("student.pt2").module()
-PREPARE
-logits = student(images)"""
 
 _ONNX = f"""\
 import numpy as np
 import onnxruntime
 
-session = onnxruntime.InferenceSession("FILE")
-PREPARE
-(logits,) = session.run(["{OUTPUT}"], {{"{INPUT}": images}})"""
+session = onnxruntime.InferenceSession("{{file}}")
+{{prepare}}
+(logits,) = session.run(["{OUTPUT}"], {{{{"{INPUT}": images}}}})"""
+
+_CODE = {
+    "safetensors": """\
+import kdlit
+
+student = kdlit.load_student("{file}")
+{prepare}
+logits = student(images)""",
+    "program": """\
+import torch
+
+# It can run code from a file: load none that you do not trust.
+student = torch.export.load("{file}").module()
+{prepare}
+logits = student(images)""",
+    "onnx": _ONNX,
+    "int8": _ONNX,
+}
+
+# What pixels are, how they are cast, and how a constant for each channel is written.
+_TORCH = ("a tensor", "pixels.to(torch.{})", "torch.tensor({})")
+_NUMPY = ("an array", "pixels.astype(np.{})", "np.float32({})")
 
 
-def _code(template: str, prepare: str) -> str:
-    return f"```python\n{template.replace('PREPARE', prepare)}\n```"
-
-
-def _shape(preprocessing: Preprocessing) -> str:
-    return f"(N, {', '.join(map(str, preprocessing.shape))})"
-
-
-def _prepare_torch(file: ExportedFile, preprocessing: Preprocessing | None) -> str:
+def _prepare(file: ExportedFile, preprocessing: Preprocessing | None) -> str:
+    """Return the line of code that makes of pixels what a file takes."""
     if preprocessing is None:
-        return "images = ...  # as in training, a float tensor"
-    pixels = f"pixels: a tensor {_shape(preprocessing)}, 0 to {preprocessing.scale:g}"
+        return "images = ...  # as in training, float32"
+    kind, cast, constant = _NUMPY if file.format in ("onnx", "int8") else _TORCH
     if file.takes != "prepared":
-        return f"images = pixels.to(torch.{file.takes})  # {pixels}"
-    if file.format == "safetensors":
-        return f'images = kdlit.read_card("student.safetensors").input(pixels)  # {pixels}'
-    offset, divisor = _constants(preprocessing)
-    return f"images = (pixels.float() - {offset}) / {divisor}  # {pixels}"
-
-
-def _prepare_numpy(file: ExportedFile, preprocessing: Preprocessing | None) -> str:
-    if preprocessing is None:
-        return "images = ...  # as in training, a float32 array"
-    pixels = f"pixels: an array {_shape(preprocessing)}, 0 to {preprocessing.scale:g}"
-    if file.takes != "prepared":
-        return f"images = pixels.astype(np.{file.takes})  # {pixels}"
-    offset, divisor = _constants(preprocessing, "np.float32")
-    return f"images = (pixels.astype(np.float32) - {offset}) / {divisor}  # {pixels}"
-
-
-def _constants(preprocessing: Preprocessing, array: str = "torch.tensor") -> list[str]:
-    """Return s mu and s sigma as code."""
-    return [
-        f"{float(part):.7g}" if part.ndim == 0 else f"{array}({part.tolist()})"
-        for part in preprocessing.constants()
-    ]
+        made = cast.format(file.takes)
+    elif file.format == "safetensors":
+        made = f'kdlit.read_card("{file.file}").input(pixels)'
+    else:
+        offset, divisor = (
+            f"{float(part):.7g}" if part.ndim == 0 else constant.format(part.tolist())
+            for part in preprocessing.constants()
+        )
+        made = f"({cast.format('float32')} - {offset}) / {divisor}"
+    shape = ", ".join(map(str, preprocessing.shape))
+    return f"images = {made}  # pixels: {kind} (N, {shape}), 0 to {preprocessing.scale:g}"

@@ -58,11 +58,9 @@ def traced(network: nn.Module, example: Tensor) -> ExportedProgram:
     Raises:
         ExportError: if torch.export cannot follow the network.
     """
-    # A copy: the program keeps it, and with a slice all that the slice was taken from.
-    example = example.clone()
     try:
         with torch.no_grad():
-            return torch.export.export(
+            program = torch.export.export(
                 network.eval(), (example,), dynamic_shapes=({0: Dim(BATCH)},)
             )
     except Exception as error:  # torch.export has many types for what it cannot follow
@@ -71,3 +69,6 @@ def traced(network: nn.Module, example: Tensor) -> ExportedProgram:
             f"torch.export cannot follow this network for batches of any size: "
             f"{type(error).__name__}: {lines[0] if lines else ''}"
         ) from error
+    # A saved program would carry the samples along, as a pickle: images of somebody's test set.
+    program.example_inputs = None
+    return program
