@@ -19,7 +19,7 @@ from kdlit.app.finished import FinishedRun
 from kdlit.app.summary import describe_machine
 from kdlit.batch import Batch
 from kdlit.data.corruptions import CORRUPTIONS
-from kdlit.errors import ConfigError
+from kdlit.errors import ConfigError, TeacherError
 from kdlit.evaluation.answers import (
     Asked,
     ask,
@@ -50,7 +50,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     """
     device, backends, sizes = _check(config)
     finished = _finished(config)
-    student, teacher = finished.student.to(device), finished.teacher
+    student, teacher = finished.student.to(device), _teacher(finished, config)
     if teacher is not None:
         teacher.to(device)
     why_not = why_not_corruptible(finished.data) if config.corruptions else "corruptions=false"
@@ -64,6 +64,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
             "run": None if config.run is None else str(config.run),
             "student_file": str(finished.student_file),
             **_on_test_set(finished, student, teacher, first, device),
+            "why_no_teacher": _why_no_teacher(finished, config),
         }
         harder = []
         for corruption in corruptions:
@@ -103,8 +104,9 @@ def _check(config: DictConfig) -> tuple[torch.device, list[str], list[int]]:
     sizes = [checks.integer("batch_sizes", size) for size in config.batch_sizes]
     if config.latency and not sizes:
         raise ConfigError("batch_sizes=[]: name one, or choose latency=[]")
-    if not isinstance(config.corruptions, bool):
-        raise ConfigError(f"corruptions={config.corruptions}: choose true or false")
+    for name in ("alone", "corruptions"):
+        if not isinstance(config[name], bool):
+            raise ConfigError(f"{name}={config[name]}: choose true or false")
     checks.integer("seed", config.seed, least=0)
     checks.integer("rounds", config.rounds)
     checks.positive("seconds", config.seconds)
@@ -135,8 +137,20 @@ def _finished(config: DictConfig) -> FinishedRun:
     return FinishedRun.of_files(config.weights, config.config, moved)
 
 
-def _why_no_teacher(finished: FinishedRun) -> str | None:
+def _teacher(finished: FinishedRun, config: DictConfig) -> TeacherSource | None:
+    """Return the teacher to compare with, if there is one and it is asked for."""
+    if config.alone:
+        return None
+    try:
+        return finished.teacher
+    except TeacherError as error:
+        raise TeacherError(f"{error}; alone=true measures the student without it") from error
+
+
+def _why_no_teacher(finished: FinishedRun, config: DictConfig) -> str | None:
     """Return in words why there is no teacher to compare with; None if there is."""
+    if config.alone:
+        return "alone=true"
     if finished.teacher is not None:
         return None
     if not finished.summary:
@@ -187,7 +201,6 @@ def _on_test_set(
     found = {
         "student": _describe(student, finished.student_file, first) | answers["student"],
         "teacher": None,
-        "why_no_teacher": _why_no_teacher(finished),
         "comparison": None,
     }
     if teacher is not None:

@@ -147,22 +147,17 @@ def _quiet() -> bool:
 def _check_teacher(run: "FinishedRun") -> None:
     """Raise `TeacherError` if the teacher would have to be trained for a report."""
     from kdlit.app.build import build
-    from kdlit.app.options import NetworkTeacher
-    from kdlit.app.trained import TrainedTeacher
 
     option = build(run.config, "teacher")
     if not option.gives_network:
         raise TeacherError(f"{run.folder} had no teacher")
     if not option.outlives_run:
         raise TeacherError(f"the teacher of {run.folder} is gone with the run")
-    members = getattr(option, "members", [option])
-    # Of a chain the last one teaches; an ensemble needs them all.
-    for member in members[-1:] if isinstance(option, NetworkTeacher) else members:
-        if isinstance(member, TrainedTeacher) and not member.is_cached(run.config):
-            raise TeacherError(
-                f"the teacher of {run.folder} is not in {run.config.cache_dir}, and none is "
-                "trained for a report; --cache-dir says where it is"
-            )
+    if not option.is_cached(run.config):
+        raise TeacherError(
+            f"the teacher of {run.folder} is not in {run.config.cache_dir}, and none is trained "
+            "for a report; --cache-dir says where it is"
+        )
 
 
 def _check_data(run: "FinishedRun") -> None:
