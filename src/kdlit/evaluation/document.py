@@ -219,8 +219,8 @@ def _latency(found: dict[str, Any], device: dict[str, Any]) -> Table:
         notes.append(
             f"On {device['type']} ({device['name']}), "
             f"{device['threads']} thread{'s' * (device['threads'] != 1)}; "
-            f"every network and backend in turn, {'/'.join(map(str, rounds))} rounds after "
-            f"{found['warm_up']} calls to warm up."
+            f"{'/'.join(map(str, rounds))} rounds after {found['warm_up']} calls to warm up, in "
+            "each of them every network and backend once, in changing order."
         )
     why: dict[tuple[str, str, str], list[str]] = {}
     for row in found["rows"]:
