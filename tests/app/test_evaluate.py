@@ -221,6 +221,18 @@ def test_no_gpu(refused, tmp_path, monkeypatch):
     assert "device=cuda: torch finds no such device" in refused("run=a", "device=cuda")
 
 
+def test_what_cannot_be_written_is_told_before_anything_is_measured(
+    finished, refused, tmp_path, monkeypatch
+):
+    run = finished()
+    monkeypatch.setattr(evaluating, "ask", None)
+    (tmp_path / "file").touch()
+    error = refused(f"run={run}", f"out={tmp_path / 'file' / 'below'}")
+    assert f"{tmp_path}/file/below cannot be written: out=<folder>" in error
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != run)
+    assert f"{run} cannot be written: out=<folder>" in refused(f"run={run}")
+
+
 def test_the_whole_set_has_three_severities_of_each_kind():
     kinds = [corruption.kind for corruption in CORRUPTIONS]
     assert {kinds.count(kind) for kind in kinds} == {3}

@@ -197,6 +197,28 @@ def test_the_table_alone_and_another_place(report, tmp_path):
     assert not (tmp_path / "runs" / "report.md").exists()
 
 
+def test_a_place_that_cannot_be_written_and_an_interruption_are_one_line(
+    report, tmp_path, capsys, monkeypatch
+):
+    put_all(tmp_path / "runs", *THREE)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stopped:
+        report("--out", str(tmp_path / "file" / "below"))
+    assert stopped.value.code == 1
+    expected = f"kdlit: {tmp_path}/file/below cannot be written: --out names another folder"
+    assert capsys.readouterr().err.startswith(expected)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kdlit.report.whole.put_together", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        report()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "kdlit: interrupted\n"
+    assert not (tmp_path / "runs" / "report.html").exists()
+
+
 def test_learning_curves_are_of_the_epochs(tmp_path):
     found = read_history(put(tmp_path / "run", summary(0, 0.9)) / "metrics.csv")
     assert found["train/loss_epoch"] == {1: 0.5, 2: 0.25, 3: pytest.approx(1 / 6), 4: 0.125}

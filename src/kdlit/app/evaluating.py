@@ -34,7 +34,7 @@ from kdlit.evaluation.cost import multiply_adds, parameters, tensor_bytes
 from kdlit.evaluation.document import headline, markdown, show, tables
 from kdlit.evaluation.latency import WARM_UP, latencies
 from kdlit.evaluation.statistics import describe_answers
-from kdlit.files import write_atomically, write_json
+from kdlit.files import is_writable, write_atomically, write_json
 from kdlit.teachers import TeacherSource
 
 log = logging.getLogger("kdlit")
@@ -50,6 +50,9 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     """
     device, backends, sizes = _check(config)
     finished = _finished(config)
+    out = finished.folder if config.out is None else Path(config.out)
+    if not is_writable(out):
+        raise ConfigError(f"{out} cannot be written: out=<folder> names where the results go")
     student, teacher = finished.student.to(device), _teacher(finished, config)
     if teacher is not None:
         teacher.to(device)
@@ -85,7 +88,9 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
             timed += [{**row, "batch_size": size} for row in rows]
     found["latency"] = {"warm_up": WARM_UP, "rows": timed}
     found |= machine
-    _write(found, Path(config.out) if config.out is not None else finished.folder)
+    title, made = headline(found), tables(found)
+    show(title, made, Console(file=sys.stdout))
+    _write(found, markdown(title, made), out)
     return found
 
 
@@ -110,8 +115,6 @@ def _check(config: DictConfig) -> tuple[torch.device, list[str], list[int]]:
     checks.integer("seed", config.seed, least=0)
     checks.integer("rounds", config.rounds)
     checks.positive("seconds", config.seconds)
-    if config.out is not None and Path(config.out).exists() and not Path(config.out).is_dir():
-        raise ConfigError(f"out={config.out}: it is no folder")
     cuda = config.device != "cpu" and torch.cuda.is_available()
     backends = list(dict.fromkeys(str(backend) for backend in config.latency))
     return torch.device("cuda" if cuda else "cpu"), backends, list(dict.fromkeys(sizes))
@@ -239,10 +242,7 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
         yield begin
 
 
-def _write(found: dict[str, Any], folder: Path) -> None:
-    told, made = headline(found), tables(found)
-    text = markdown(told, made)
+def _write(found: dict[str, Any], text: str, folder: Path) -> None:
     write_json(folder / "evaluation.json", found)
     write_atomically(folder / "evaluation.md", lambda path: path.write_text(text, encoding="utf-8"))
-    show(told, made, Console(file=sys.stdout))
     log.info("Written to %s/: evaluation.json, evaluation.md", folder)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdlit.errors import DataError, KdlitError, TeacherError
+from kdlit.errors import ConfigError, DataError, KdlitError, TeacherError
+from kdlit.files import is_writable
 from kdlit.report import compare, group, markdown, read_runs
 from kdlit.report.ranking import BASELINE, rank
 from kdlit.report.runs import Found
@@ -54,6 +55,9 @@ def main() -> None:
     except (KdlitError, OSError) as error:
         print(f"kdlit: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("kdlit: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def _report(asked: argparse.Namespace) -> None:
@@ -66,13 +70,16 @@ def _report(asked: argparse.Namespace) -> None:
         print(f"\nLeft out: {left_out}.")
     if asked.table:
         return
+    out: Path = asked.out or asked.folder[0]
+    if not is_writable(out):
+        raise ConfigError(f"{out} cannot be written: --out names another folder for the report")
     from kdlit.report.whole import put_together, write
 
     moved = {"data.root": asked.data_root, "cache_dir": asked.cache_dir}
     knowledge = None if asked.no_pictures else _knowledge(settings.ranked[0], moved)
     origin = f"Made by scripts/report.py from {', '.join(map(str, asked.folder))}."
     report = put_together(found, settings, ranked, origin, knowledge)
-    page, text = write(report, asked.out or asked.folder[0])
+    page, text = write(report, out)
     print(f"\nWritten to {page} and {text}")
 
 
