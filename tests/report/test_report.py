@@ -1,6 +1,9 @@
 """The report as a whole, from folders of runs to the two files."""
 
+import functools
 import json
+import math
+import os
 import re
 import sys
 import time
@@ -111,6 +114,49 @@ def test_what_cannot_be_compared_is_listed(report, tmp_path):
         assert "runs/fashion: FashionMNIST, accuracy 99.90 %" in told
         assert "1 run trained a teacher alone." in told
     assert "99.90" not in out
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "reason"),
+    [
+        (("config", "data"), "MNIST", "has a config whose data cannot be read"),
+        (("config", "label", "_target_"), 1, "has a config whose label cannot be read"),
+        (("student", "test", "accuracy"), math.inf, "has no accuracy of the student"),
+        (("student", "test", "nll"), math.nan, "has nan as the student's nll on the test set"),
+        (("student", "reliability", 0), None, "has reliability bins of the student"),
+        (("teacher", "reliability", 0, "count"), math.nan, "has reliability bins of the teacher"),
+        (("teacher", "test"), [1], "has a teacher that cannot be read"),
+        (("teacher",), "gone", "has a teacher that cannot be read"),
+    ],
+    ids=str,
+)
+def test_a_summary_with_something_odd_in_it_is_listed(tmp_path, keys, value, reason):
+    odd = json.loads(json.dumps(summary(0, 0.9)))
+    *path, last = keys
+    functools.reduce(lambda node, key: node[key], path, odd)[last] = value
+    put(tmp_path / "odd", odd)
+    put(tmp_path / "good", summary(0, 0.9))
+    found = read_runs([tmp_path])
+    assert [run.folder.name for run in found.runs] == ["good"]
+    ((path, told),) = found.broken
+    assert path == tmp_path / "odd" / "summary.json"
+    assert told.startswith(reason)
+
+
+def test_a_folder_that_is_closed_is_listed(tmp_path, monkeypatch):
+    put(tmp_path / "good", summary(0, 0.9))
+    closed = put(tmp_path / "closed", summary(1, 0.9))
+    scan = os.scandir
+
+    def scandir(path):
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = read_runs([tmp_path])
+    assert len(found.runs) == 1
+    assert found.broken == [(closed, "cannot be read: Permission denied")]
 
 
 def test_nothing_to_report_is_one_line(tmp_path, monkeypatch, capsys):

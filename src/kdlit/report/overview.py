@@ -155,7 +155,8 @@ def left_out(found: Found) -> Section | None:
             blocks.append(Items(lines[:_MOST_ITEMS], max(0, len(lines) - _MOST_ITEMS)))
 
     listed(
-        f"{_count(len(found.broken), 'summary', 'summaries')} that cannot be used:",
+        f"{_count(len(found.broken), 'summary or folder', 'summaries or folders')} that cannot be "
+        "used:",
         [f"{path}: {reason}" for path, reason in found.broken],
     )
     listed(
