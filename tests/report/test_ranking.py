@@ -68,6 +68,18 @@ def test_the_baseline_is_the_one_most_alike():
     assert exact.apart == ["data.train_size"]
 
 
+def test_a_claim_names_what_else_is_different():
+    found = runs("Truth", TRUTH) + runs("Soft", [v + 0.02 + 0.001 * (v > 0.956) for v in TRUTH])
+    for run in found[: len(TRUTH)]:
+        run["config"]["data"]["train_size"] = 300
+        run["config"]["teacher"] = {"_target_": "x.NoTeacher"}
+    for run in found[len(TRUTH) :]:
+        run["config"]["teacher"] = {"_target_": "x.Auto", "network": {"_target_": "x.M", "a": 1}}
+    soft = next(entry for entry in verdicts(found).values() if entry.claim)
+    assert soft.apart == ["data.train_size", "teacher"]
+    assert soft.verdict.endswith("4 seeds); the two differ in data.train_size, teacher, too")
+
+
 def test_the_truth_beside_a_feature_objective_is_no_baseline():
     beside = runs("Truth", TRUTH)
     for run in beside:

@@ -94,6 +94,22 @@ def test_a_single_run(report, tmp_path):
     assert "beats" not in text
 
 
+def test_without_a_baseline_nothing_is_said_of_differences(report, tmp_path):
+    put_all(tmp_path / "runs", *(("Soft", [0.9, 0.91], {"temperature": t}) for t in (1.0, 4.0)))
+    text = report()[2]
+    assert "There is nothing to compare these settings with: --baseline names one" in text
+    assert "No difference" not in text
+
+
+def test_students_that_were_not_selected_are_told(report, tmp_path):
+    put_all(tmp_path / "runs", *THREE)
+    assert "every student was selected on validation" in report()[2]
+    odd = summary(5, 0.9)
+    odd["selected"]["checkpoint"] = None
+    put(tmp_path / "runs" / "odd", odd)
+    assert "; of 1 run it is not known that the student was selected on validation." in report()[2]
+
+
 def test_what_cannot_be_compared_is_listed(report, tmp_path):
     folder = tmp_path / "runs"
     put_all(folder, *THREE)
