@@ -23,6 +23,7 @@ Compare runs: print mean ± sample standard deviation over seeds, on the test se
 write report.html, a page that needs nothing else, and report.md with the same numbers:
 the ranking with intervals and paired tests, sweeps, learning curves, reliability,
 size, and what the teacher knows."""
+_MOST_ASKED = 10  # settings, for one with a teacher
 _EXAMPLES = """\
 examples:
   python scripts/report.py sweeps/2026-01-31_12-00-00
@@ -76,7 +77,7 @@ def _report(asked: argparse.Namespace) -> None:
     from kdlit.report.whole import put_together, write
 
     moved = {"data.root": asked.data_root, "cache_dir": asked.cache_dir}
-    knowledge = None if asked.no_pictures else _knowledge(settings.ranked[0], moved)
+    knowledge = None if asked.no_pictures else _knowledge(settings.ranked, moved)
     origin = f"Made by scripts/report.py from {', '.join(map(str, asked.folder))}."
     report = put_together(found, settings, ranked, origin, knowledge)
     page, text = write(report, out)
@@ -96,16 +97,25 @@ def _left_out(found: Found) -> str:
 # Dark knowledge -------------------------------------------------------------------------------
 
 
-def _knowledge(best: "Setting", moved: dict[str, Any]) -> "Section":
-    """Return the section on teacher and student of the best setting's first seed."""
+def _knowledge(ranked: "Sequence[Setting]", moved: dict[str, Any]) -> "Section":
+    """Return the section on teacher and student of the first seed of the best setting.
+
+    Where its teacher is not there it is that of the best of the next ones that has one.
+    """
     from kdlit.report import knowledge
 
-    try:
-        return knowledge.section(see(best.runs[0].folder, best.name, moved))
-    # Whatever is missing of an old run, the report has all the rest.
-    except Exception as error:
-        reason = str(error) if isinstance(error, KdlitError) else f"{type(error).__name__}: {error}"
-        return knowledge.missing(f"{reason}.")
+    reasons = []
+    for setting in ranked[:_MOST_ASKED]:
+        try:
+            return knowledge.section(see(setting.runs[0].folder, setting.name, moved))
+        except TeacherError as error:
+            reasons.append(str(error))
+        # Whatever is missing of an old run, the report has all the rest.
+        except Exception as error:
+            own = isinstance(error, KdlitError)
+            reasons.append(str(error) if own else f"{type(error).__name__}: {error}")
+            break
+    return knowledge.missing(f"{reasons[0]}.")
 
 
 def see(folder: Path, setting: str, moved: dict[str, Any]) -> "Seen":
@@ -169,8 +179,11 @@ def _check_teacher(run: "FinishedRun") -> None:
 
 def _check_data(run: "FinishedRun") -> None:
     """Raise `DataError` if the data would have to be downloaded for a report."""
+    from kdlit.app.build import build
+
     root = run.config.data.get("root")
-    if root is not None and not Path(root).is_dir():
+    downloaded = getattr(build(run.config, "data"), "is_downloaded", True)
+    if not downloaded or (root is not None and not Path(root).is_dir()):
         raise DataError(
             f"the data of {run.folder} are not in {root}; --data-root says where they are"
         )
