@@ -232,8 +232,13 @@ def test_size_and_latency_where_they_are_known(report, tmp_path):
         row = {"network": "student", "backend": "eager", "batch_size": 1}
         rows = [{**row, "batch_size": 64, "median_ms": 1e6}, {**row, "backend": "onnx"}]
         rows.append({**row, "median_ms": parameters / 1000})
-        place.write_text(json.dumps({"latency": {"rows": rows}}))
+        device = {"type": "cpu", "name": "x86_64", "threads": 2}
+        place.write_text(json.dumps({"latency": {"rows": rows}, "device": device}))
     text = report()[2]
+    assert "first run that has one, on cpu (x86_64), threads: 2." in text
+    place.write_text(json.dumps({"latency": {"rows": rows}}))
+    told = "threads: 2; they are of unlike machines and do not compare."
+    assert told in report()[2]
     assert "## Accuracy against size" in text
     assert "| soft | 8,000 | 97.63 ± 0.94 |" in text
     assert "## Accuracy against latency" in text
