@@ -103,6 +103,7 @@ def test_names_are_short_and_no_two_the_same():
         "soft, temperature 1", "soft, temperature 4", "truth"]  # fmt: skip
     assert names([{"data.train_size": 600}, {"data.train_size": None}]) == [
         "train_size 600", "train_size null"]  # fmt: skip
+    assert names([{"teacher.seed": 0}, {"teacher.seed": 1}]) == ["teacher seed 0", "teacher seed 1"]
     assert len(set(names([{"a.lr": 1, "b.lr": 2}, {"a.lr": 2, "b.lr": 1}, {"a.lr": 1}]))) == 3
     assert len(set(names([{"a.x": "1"}, {"b.x": "1"}]))) == 2
 

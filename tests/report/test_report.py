@@ -110,6 +110,24 @@ def test_students_that_were_not_selected_are_told(report, tmp_path):
     assert "; of 1 run it is not known that the student was selected on validation." in report()[2]
 
 
+def test_unlike_versions_and_teachers_of_one_recipe_are_told(report, tmp_path):
+    for seed in (0, 1):
+        found = summary(seed, 0.9)
+        found["versions"] = {"torch": f"2.{seed}", "numpy": "2.4"}
+        found["teacher"]["card"] = {"recipe": {"seed": 0}, "weights": f"abc{seed}"}
+        put(tmp_path / "runs" / str(seed), found)
+    text = report()[2]
+    assert "The runs are of unlike versions: torch 2.0, 2.1." in text
+    assert "Teachers of one recipe have unlike weights" in text
+    found["versions"]["torch"], found["teacher"]["card"]["weights"] = "2.0", "abc0"
+    (tmp_path / "runs" / "1" / "summary.json").write_text(json.dumps(found))
+    assert " unlike " not in report()[2]
+    for odd in ("2.0", None, [1]):  # of another hand than train.py's
+        found["versions"], found["teacher"]["card"] = odd, odd
+        (tmp_path / "runs" / "1" / "summary.json").write_text(json.dumps(found))
+        assert " unlike " not in report("--no-pictures")[2]
+
+
 def test_what_cannot_be_compared_is_listed(report, tmp_path):
     folder = tmp_path / "runs"
     put_all(folder, *THREE)

@@ -1,6 +1,7 @@
 """The sections in numbers: what was compared, the ranking, and what was left out."""
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,7 @@ def compared(found: Found, settings: Settings) -> Section:
         f"All figures are of the test set unless they say otherwise; {_selection(runs)}."
     )
     blocks: list[Block] = [Text(told)]
+    blocks += _unlike(runs)
     repeated = sum(setting.repeated for setting in ranked)
     if repeated:
         blocks.append(
@@ -85,6 +87,33 @@ def _selection(runs: Sequence[Run]) -> str:
     if not last:
         return "every student was selected on validation"
     return f"of {_count(last, 'run')} it is not known that the student was selected on validation"
+
+
+def _unlike(runs: Sequence[Run]) -> list[Text]:
+    """Say what is not the same in all runs, although no setting says so."""
+    versions: dict[str, set[str]] = defaultdict(set)
+    teachers: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        known = run.summary.get("versions")
+        for package, version in known.items() if isinstance(known, dict) else ():
+            versions[package].add(str(version))
+        card = (run.summary.get("teacher") or {}).get("card")
+        members = card.get("members", [card]) if isinstance(card, dict) else []
+        for member in members:
+            if member.get("recipe") and member.get("weights"):
+                teachers[_value(member["recipe"])].add(member["weights"])
+    told = [f"{name} {', '.join(sorted(v))}" for name, v in versions.items() if len(v) > 1]
+    found = []
+    if told:
+        found.append(Text(f"The runs are of unlike versions: {'; '.join(told)}."))
+    if any(len(weights) > 1 for weights in teachers.values()):
+        found.append(
+            Text(
+                "Teachers of one recipe have unlike weights, as from several machines or versions: "
+                "some of the difference between runs may be theirs."
+            )
+        )
+    return found
 
 
 def ranking(ranked: Sequence[Ranked]) -> Section:
