@@ -1,5 +1,6 @@
 """An evaluation as tables: for the terminal, and as Markdown."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,7 @@ def markdown(headline: str, tables: Sequence[Table]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+    return re.sub(r"([|<])", r"\\\1", text)
 
 
 def show(headline: str, tables: Sequence[Table], console: Console) -> None:
