@@ -35,6 +35,16 @@ def _umask() -> int:
     return mask
 
 
+def is_writable(folder: Path) -> bool:
+    """Return whether files can be put into a folder that is there, or that would be made.
+
+    >>> is_writable(Path(__file__) / "below a file")
+    False
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically; NaN is refused, since JSON has none."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"

@@ -134,6 +134,20 @@ def test_without_a_teacher(finished, evaluate, options, why):
     assert set(found["corruptions"]["rows"][0]) == {"kind", "severity", "unit", "student"}
 
 
+def test_a_teacher_that_is_gone_is_told_and_the_student_is_measured_alone(
+    finished, evaluate, refused, tmp_path
+):
+    run = finished()
+    empty = tmp_path / "empty"
+    error = refused(f"run={run}", f"cache_dir={empty}")
+    assert "teacher is not in" in error
+    assert error.endswith("alone=true measures the student without it")
+    found, text = evaluate(run, f"cache_dir={empty}", "alone=true", "latency=[]")
+    assert (found["teacher"], found["why_no_teacher"]) == (None, "alone=true")
+    assert "No teacher: alone=true." in text
+    assert not empty.exists()
+
+
 def test_an_ensemble_is_measured_as_a_whole(finished, evaluate, monkeypatch):
     monkeypatch.setitem(backends.BACKENDS, "compile", backends.eager)
     run = finished("teacher=ensemble", "teacher.seeds=[0,1]")
@@ -189,6 +203,7 @@ def test_a_file_and_a_configuration(finished, call, tmp_path):
         (["run=a", "rounds=0"], ["rounds", "got 0"]),
         (["run=a", "seconds=-1"], ["seconds", "got -1"]),
         (["run=a", "seed=-1"], ["seed", "got -1"]),
+        (["run=a", "alone=1"], ["alone=1", "true or false"]),
         (["run=a", "corruptions=2"], ["corruptions=2", "true or false"]),
         (["run=a", "corruption=false"], ["corruption", "did you mean corruptions?"]),
     ],
@@ -204,6 +219,18 @@ def test_bad_values(refused, tmp_path, monkeypatch, overrides, words):
 def test_no_gpu(refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "device=cuda: torch finds no such device" in refused("run=a", "device=cuda")
+
+
+def test_what_cannot_be_written_is_told_before_anything_is_measured(
+    finished, refused, tmp_path, monkeypatch
+):
+    run = finished()
+    monkeypatch.setattr(evaluating, "ask", None)
+    (tmp_path / "file").touch()
+    error = refused(f"run={run}", f"out={tmp_path / 'file' / 'below'}")
+    assert f"{tmp_path}/file/below cannot be written: out=<folder>" in error
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != run)
+    assert f"{run} cannot be written: out=<folder>" in refused(f"run={run}")
 
 
 def test_the_whole_set_has_three_severities_of_each_kind():

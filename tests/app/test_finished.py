@@ -143,6 +143,19 @@ def test_a_teacher_that_has_changed_is_refused(finished, cache, tmp_path, option
         _ = FinishedRun.read(run, own).teacher
 
 
+@pytest.mark.parametrize(
+    "options", [[], ["teacher=ensemble", "teacher.seeds=[0,1]"]], ids=["one", "ensemble"]
+)
+def test_a_teacher_that_is_gone_is_not_trained(finished, tmp_path, options):
+    empty = tmp_path / "empty"
+    made = FinishedRun.read(finished(*options), {"cache_dir": str(empty)})
+    with pytest.raises(TeacherError, match=r"teacher is not in .*empty, .*cache_dir=<folder>"):
+        _ = made.teacher
+    assert not empty.exists()
+    # What does not need it goes on.
+    assert not made.student.training
+
+
 def _put_other_weights(cache, card: dict) -> None:
     """Change the last teacher of a card, and its own card: as if it had been trained so."""
     wanted = card.get("members", [card])[-1]["weights"]

@@ -1,6 +1,8 @@
 """Reports of runs that were really run."""
 
+import json
 import re
+import shutil
 import sys
 
 import pytest
@@ -10,6 +12,9 @@ from app.conftest import summary
 from kdlit.app.report import main, see
 
 pytest.importorskip("matplotlib")
+
+
+NO_TEACHER = "teacher:\n  _target_: kdlit.app.teachers.NoTeacher\n"
 
 
 @pytest.fixture
@@ -71,12 +76,31 @@ def test_no_teacher_is_trained_and_no_data_fetched_for_a_report(command, report,
     _, text = report(run, "--data-root", str(empty))
     assert re.search(r"Left out: the data of .* are not in .*empty; --data-root says", text)
     assert not empty.exists()
+    # A folder that is there and has not these data is no better.
+    _, text = report(run, "--data-root", str(tmp_path))
+    assert re.search(r"Left out: the data of .* are not in .*; --data-root says", text)
 
 
 def test_a_run_without_a_teacher(command, report):
     run = command("label=truth", "teacher=none")
     assert summary(run)["teacher"] is None
     assert "had no teacher" in report(run)[1]
+
+
+def test_the_best_setting_without_a_teacher_leaves_the_pictures_to_the_next(finished, report):
+    folder = finished().parent
+    best = shutil.copytree(folder / "finished", folder / "best")
+    changed = summary(best)
+    changed["student"]["test"]["accuracy"] = 1.0
+    changed["config"]["label"] = {"_target_": "kdlit.objectives.TruthLabels"}
+    (best / "summary.json").write_text(json.dumps(changed))
+    config = (best / "config.yaml").read_text()
+    config, count = re.subn(r"^teacher:\n( .*\n)+", NO_TEACHER, config, flags=re.MULTILINE)
+    assert count == 1
+    (best / "config.yaml").write_text(config)
+    _, text = report(folder)
+    assert "| truth | the baseline |" in text
+    assert "Of the teacher and the student of soft, the best setting with a teacher" in text
 
 
 def test_the_command_is_named_as_this_one_was_called(monkeypatch, tmp_path):

@@ -107,3 +107,10 @@ def test_what_was_not_measured_is_told():
     assert "Not measured: latency=[]." in text
     assert "Multiply-adds of the student: RuntimeError: no." in text
     assert "No teacher: the student learned without one." in text
+
+
+def test_a_reason_is_shown_as_it_is():
+    found = evaluation()
+    found["corruptions"] = {"seed": 0, "why_not": "Net.<locals> gives a|b", "rows": []}
+    text = markdown(headline(found), tables(found))
+    assert r"Not measured: Net.\<locals> gives a\|b." in text

@@ -2,6 +2,8 @@
 
 import importlib.util
 import time
+from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -24,8 +26,19 @@ def test_everybody_is_called_in_turn_after_warming_up():
     assert [len(one) for one in times] == [4, 4, 4]
     warm = 3 * WARM_UP
     assert "".join(called[:warm]) == "a" * WARM_UP + "b" * WARM_UP + "c" * WARM_UP
-    assert "".join(called[warm:]).replace(".", "") == "abcbcacababc"
-    assert "".join(called[warm : warm + 6]) == ".a..b."
+    timed = "".join(called[warm:])
+    rounds = timed.replace(".", "")
+    assert all(sorted(rounds[place : place + 3]) == [*"abc"] for place in range(0, 12, 3))
+    assert timed == "".join(f".{name}." for name in rounds)
+
+
+def test_nobody_always_runs_in_the_wake_of_the_same_one():
+    called: list[int] = []
+    runs = [lambda number=number: called.append(number) for number in range(6)]
+    interleaved(runs, rounds=200, seconds=60)
+    timed = called[6 * WARM_UP :]
+    followed = Counter(pairwise(timed))
+    assert max(followed.values()) < 200 / 3
 
 
 def test_times_are_those_of_the_calls():

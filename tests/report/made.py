@@ -27,6 +27,7 @@ def summary(seed: int, accuracy: float, target: str = "Soft", data: str = "MNIST
             "callbacks": {"checkpoint": {"dirpath": run_dir}},
             "label": {"_target_": f"kdlit.objectives.{target}Labels", **label},
         },
+        "selected": {"checkpoint": "best.ckpt"},
         "student": {
             "parameters": 1000,
             "test": {"accuracy": accuracy, "ece": 0.01, "nll": 0.1},

@@ -68,6 +68,18 @@ def test_the_baseline_is_the_one_most_alike():
     assert exact.apart == ["data.train_size"]
 
 
+def test_a_claim_names_what_else_is_different():
+    found = runs("Truth", TRUTH) + runs("Soft", [v + 0.02 + 0.001 * (v > 0.956) for v in TRUTH])
+    for run in found[: len(TRUTH)]:
+        run["config"]["data"]["train_size"] = 300
+        run["config"]["teacher"] = {"_target_": "x.NoTeacher"}
+    for run in found[len(TRUTH) :]:
+        run["config"]["teacher"] = {"_target_": "x.Auto", "network": {"_target_": "x.M", "a": 1}}
+    soft = next(entry for entry in verdicts(found).values() if entry.claim)
+    assert soft.apart == ["data.train_size", "teacher"]
+    assert soft.verdict.endswith("4 seeds); the two differ in data.train_size, teacher, too")
+
+
 def test_the_truth_beside_a_feature_objective_is_no_baseline():
     beside = runs("Truth", TRUTH)
     for run in beside:
@@ -91,6 +103,7 @@ def test_names_are_short_and_no_two_the_same():
         "soft, temperature 1", "soft, temperature 4", "truth"]  # fmt: skip
     assert names([{"data.train_size": 600}, {"data.train_size": None}]) == [
         "train_size 600", "train_size null"]  # fmt: skip
+    assert names([{"teacher.seed": 0}, {"teacher.seed": 1}]) == ["teacher seed 0", "teacher seed 1"]
     assert len(set(names([{"a.lr": 1, "b.lr": 2}, {"a.lr": 2, "b.lr": 1}, {"a.lr": 1}]))) == 3
     assert len(set(names([{"a.x": "1"}, {"b.x": "1"}]))) == 2
 

@@ -1,6 +1,9 @@
 """The report as a whole, from folders of runs to the two files."""
 
+import functools
 import json
+import math
+import os
 import re
 import sys
 import time
@@ -91,6 +94,40 @@ def test_a_single_run(report, tmp_path):
     assert "beats" not in text
 
 
+def test_without_a_baseline_nothing_is_said_of_differences(report, tmp_path):
+    put_all(tmp_path / "runs", *(("Soft", [0.9, 0.91], {"temperature": t}) for t in (1.0, 4.0)))
+    text = report()[2]
+    assert "There is nothing to compare these settings with: --baseline names one" in text
+    assert "No difference" not in text
+
+
+def test_students_that_were_not_selected_are_told(report, tmp_path):
+    put_all(tmp_path / "runs", *THREE)
+    assert "every student was selected on validation" in report()[2]
+    odd = summary(5, 0.9)
+    odd["selected"]["checkpoint"] = None
+    put(tmp_path / "runs" / "odd", odd)
+    assert "; of 1 run it is not known that the student was selected on validation." in report()[2]
+
+
+def test_unlike_versions_and_teachers_of_one_recipe_are_told(report, tmp_path):
+    for seed in (0, 1):
+        found = summary(seed, 0.9)
+        found["versions"] = {"torch": f"2.{seed}", "numpy": "2.4"}
+        found["teacher"]["card"] = {"recipe": {"seed": 0}, "weights": f"abc{seed}"}
+        put(tmp_path / "runs" / str(seed), found)
+    text = report()[2]
+    assert "The runs are of unlike versions: torch 2.0, 2.1." in text
+    assert "Teachers of one recipe have unlike weights" in text
+    found["versions"]["torch"], found["teacher"]["card"]["weights"] = "2.0", "abc0"
+    (tmp_path / "runs" / "1" / "summary.json").write_text(json.dumps(found))
+    assert " unlike " not in report()[2]
+    for odd in ("2.0", None, [1]):  # of another hand than train.py's
+        found["versions"], found["teacher"]["card"] = odd, odd
+        (tmp_path / "runs" / "1" / "summary.json").write_text(json.dumps(found))
+        assert " unlike " not in report("--no-pictures")[2]
+
+
 def test_what_cannot_be_compared_is_listed(report, tmp_path):
     folder = tmp_path / "runs"
     put_all(folder, *THREE)
@@ -111,6 +148,49 @@ def test_what_cannot_be_compared_is_listed(report, tmp_path):
         assert "runs/fashion: FashionMNIST, accuracy 99.90 %" in told
         assert "1 run trained a teacher alone." in told
     assert "99.90" not in out
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "reason"),
+    [
+        (("config", "data"), "MNIST", "has a config whose data cannot be read"),
+        (("config", "label", "_target_"), 1, "has a config whose label cannot be read"),
+        (("student", "test", "accuracy"), math.inf, "has no accuracy of the student"),
+        (("student", "test", "nll"), math.nan, "has nan as the student's nll on the test set"),
+        (("student", "reliability", 0), None, "has reliability bins of the student"),
+        (("teacher", "reliability", 0, "count"), math.nan, "has reliability bins of the teacher"),
+        (("teacher", "test"), [1], "has a teacher that cannot be read"),
+        (("teacher",), "gone", "has a teacher that cannot be read"),
+    ],
+    ids=str,
+)
+def test_a_summary_with_something_odd_in_it_is_listed(tmp_path, keys, value, reason):
+    odd = json.loads(json.dumps(summary(0, 0.9)))
+    *path, last = keys
+    functools.reduce(lambda node, key: node[key], path, odd)[last] = value
+    put(tmp_path / "odd", odd)
+    put(tmp_path / "good", summary(0, 0.9))
+    found = read_runs([tmp_path])
+    assert [run.folder.name for run in found.runs] == ["good"]
+    ((path, told),) = found.broken
+    assert path == tmp_path / "odd" / "summary.json"
+    assert told.startswith(reason)
+
+
+def test_a_folder_that_is_closed_is_listed(tmp_path, monkeypatch):
+    put(tmp_path / "good", summary(0, 0.9))
+    closed = put(tmp_path / "closed", summary(1, 0.9))
+    scan = os.scandir
+
+    def scandir(path):
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = read_runs([tmp_path])
+    assert len(found.runs) == 1
+    assert found.broken == [(closed, "cannot be read: Permission denied")]
 
 
 def test_nothing_to_report_is_one_line(tmp_path, monkeypatch, capsys):
@@ -170,8 +250,13 @@ def test_size_and_latency_where_they_are_known(report, tmp_path):
         row = {"network": "student", "backend": "eager", "batch_size": 1}
         rows = [{**row, "batch_size": 64, "median_ms": 1e6}, {**row, "backend": "onnx"}]
         rows.append({**row, "median_ms": parameters / 1000})
-        place.write_text(json.dumps({"latency": {"rows": rows}}))
+        device = {"type": "cpu", "name": "x86_64", "threads": 2}
+        place.write_text(json.dumps({"latency": {"rows": rows}, "device": device}))
     text = report()[2]
+    assert "first run that has one, on cpu (x86_64), threads: 2." in text
+    place.write_text(json.dumps({"latency": {"rows": rows}}))
+    told = "threads: 2; they are of unlike machines and do not compare."
+    assert told in report()[2]
     assert "## Accuracy against size" in text
     assert "| soft | 8,000 | 97.63 ± 0.94 |" in text
     assert "## Accuracy against latency" in text
@@ -195,6 +280,28 @@ def test_the_table_alone_and_another_place(report, tmp_path):
     report("--out", str(tmp_path / "new" / "place"))
     assert (tmp_path / "new" / "place" / "report.md").is_file()
     assert not (tmp_path / "runs" / "report.md").exists()
+
+
+def test_a_place_that_cannot_be_written_and_an_interruption_are_one_line(
+    report, tmp_path, capsys, monkeypatch
+):
+    put_all(tmp_path / "runs", *THREE)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stopped:
+        report("--out", str(tmp_path / "file" / "below"))
+    assert stopped.value.code == 1
+    expected = f"kdlit: {tmp_path}/file/below cannot be written: --out names another folder"
+    assert capsys.readouterr().err.startswith(expected)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kdlit.report.whole.put_together", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        report()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "kdlit: interrupted\n"
+    assert not (tmp_path / "runs" / "report.html").exists()
 
 
 def test_learning_curves_are_of_the_epochs(tmp_path):

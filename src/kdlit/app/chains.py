@@ -199,6 +199,10 @@ class BornAgainTeacher(NetworkTeacher):
         """Check the generations."""
         self.last.check(config)
 
+    def is_cached(self, config: DictConfig) -> bool:
+        """Return whether the last generation before the student is there."""
+        return self.last.is_cached(config)
+
     def prepare(self, config: DictConfig, *, anew: bool = False) -> PreparedTeacher:
         """Return the last generation before the student."""
         return self.last.prepare(config, anew=anew)

@@ -19,7 +19,7 @@ from kdlit.app.finished import FinishedRun
 from kdlit.app.summary import describe_machine
 from kdlit.batch import Batch
 from kdlit.data.corruptions import CORRUPTIONS
-from kdlit.errors import ConfigError
+from kdlit.errors import ConfigError, TeacherError
 from kdlit.evaluation.answers import (
     Asked,
     ask,
@@ -34,7 +34,7 @@ from kdlit.evaluation.cost import multiply_adds, parameters, tensor_bytes
 from kdlit.evaluation.document import headline, markdown, show, tables
 from kdlit.evaluation.latency import WARM_UP, latencies
 from kdlit.evaluation.statistics import describe_answers
-from kdlit.files import write_atomically, write_json
+from kdlit.files import is_writable, write_atomically, write_json
 from kdlit.teachers import TeacherSource
 
 log = logging.getLogger("kdlit")
@@ -50,7 +50,10 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     """
     device, backends, sizes = _check(config)
     finished = _finished(config)
-    student, teacher = finished.student.to(device), finished.teacher
+    out = finished.folder if config.out is None else Path(config.out)
+    if not is_writable(out):
+        raise ConfigError(f"{out} cannot be written: out=<folder> names where the results go")
+    student, teacher = finished.student.to(device), _teacher(finished, config)
     if teacher is not None:
         teacher.to(device)
     why_not = why_not_corruptible(finished.data) if config.corruptions else "corruptions=false"
@@ -64,6 +67,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
             "run": None if config.run is None else str(config.run),
             "student_file": str(finished.student_file),
             **_on_test_set(finished, student, teacher, first, device),
+            "why_no_teacher": _why_no_teacher(finished, config),
         }
         harder = []
         for corruption in corruptions:
@@ -84,7 +88,9 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
             timed += [{**row, "batch_size": size} for row in rows]
     found["latency"] = {"warm_up": WARM_UP, "rows": timed}
     found |= machine
-    _write(found, Path(config.out) if config.out is not None else finished.folder)
+    title, made = headline(found), tables(found)
+    show(title, made, Console(file=sys.stdout))
+    _write(found, markdown(title, made), out)
     return found
 
 
@@ -103,13 +109,12 @@ def _check(config: DictConfig) -> tuple[torch.device, list[str], list[int]]:
     sizes = [checks.integer("batch_sizes", size) for size in config.batch_sizes]
     if config.latency and not sizes:
         raise ConfigError("batch_sizes=[]: name one, or choose latency=[]")
-    if not isinstance(config.corruptions, bool):
-        raise ConfigError(f"corruptions={config.corruptions}: choose true or false")
+    for name in ("alone", "corruptions"):
+        if not isinstance(config[name], bool):
+            raise ConfigError(f"{name}={config[name]}: choose true or false")
     checks.integer("seed", config.seed, least=0)
     checks.integer("rounds", config.rounds)
     checks.positive("seconds", config.seconds)
-    if config.out is not None and Path(config.out).exists() and not Path(config.out).is_dir():
-        raise ConfigError(f"out={config.out}: it is no folder")
     cuda = config.device != "cpu" and torch.cuda.is_available()
     backends = list(dict.fromkeys(str(backend) for backend in config.latency))
     return torch.device("cuda" if cuda else "cpu"), backends, list(dict.fromkeys(sizes))
@@ -135,8 +140,20 @@ def _finished(config: DictConfig) -> FinishedRun:
     return FinishedRun.of_files(config.weights, config.config, moved)
 
 
-def _why_no_teacher(finished: FinishedRun) -> str | None:
+def _teacher(finished: FinishedRun, config: DictConfig) -> TeacherSource | None:
+    """Return the teacher to compare with, if there is one and it is asked for."""
+    if config.alone:
+        return None
+    try:
+        return finished.teacher
+    except TeacherError as error:
+        raise TeacherError(f"{error}; alone=true measures the student without it") from error
+
+
+def _why_no_teacher(finished: FinishedRun, config: DictConfig) -> str | None:
     """Return in words why there is no teacher to compare with; None if there is."""
+    if config.alone:
+        return "alone=true"
     if finished.teacher is not None:
         return None
     if not finished.summary:
@@ -187,7 +204,6 @@ def _on_test_set(
     found = {
         "student": _describe(student, finished.student_file, first) | answers["student"],
         "teacher": None,
-        "why_no_teacher": _why_no_teacher(finished),
         "comparison": None,
     }
     if teacher is not None:
@@ -226,10 +242,7 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
         yield begin
 
 
-def _write(found: dict[str, Any], folder: Path) -> None:
-    told, made = headline(found), tables(found)
-    text = markdown(told, made)
+def _write(found: dict[str, Any], text: str, folder: Path) -> None:
     write_json(folder / "evaluation.json", found)
     write_atomically(folder / "evaluation.md", lambda path: path.write_text(text, encoding="utf-8"))
-    show(told, made, Console(file=sys.stdout))
     log.info("Written to %s/: evaluation.json, evaluation.md", folder)

@@ -110,10 +110,11 @@ class FinishedRun:
     def prepared_teacher(self) -> PreparedTeacher | None:
         """The teacher, and what is known of it; None where `teacher` is None.
 
-        A teacher that is no longer in the cache is trained anew.
+        None is trained: it would take as long as it did then, in a cache that may have been
+        named from another folder, and on another machine have other weights.
 
         Raises:
-            TeacherError: if it is not the one that the student learned from.
+            TeacherError: if it is not in the cache, or not the one that the student learned from.
         """
         if self.config.get("teacher") is None:
             return None
@@ -122,6 +123,12 @@ class FinishedRun:
             raise ConfigError(f"teacher: {self.config.teacher._target_} is no option of the group")
         if not option.gives_network or not option.outlives_run:
             return None
+        if not option.is_cached(self.config):
+            raise TeacherError(
+                f"run={self.folder}: its teacher is not in {self.config.cache_dir}, and none is "
+                "trained for a finished run: cache_dir=<folder> says where it is; train.py with "
+                "the run's settings and task=teacher trains it again"
+            )
         option.check(self.config)
         prepared = option.prepare(self.config)
         learned_from = _weights((self.summary.get("teacher") or {}).get("card", {}))

@@ -45,6 +45,10 @@ class TeacherOption(ABC):
     def check(self, config: DictConfig) -> None:  # noqa: B027 - most options have nothing more
         """Check what can be known before anything is trained."""
 
+    def is_cached(self, config: DictConfig) -> bool:
+        """Return whether :meth:`prepare` finds the teacher and need not train it."""
+        return True
+
     def blank(self) -> nn.Module | None:
         """Return a teacher with any weights, to see what fits it, or None without one."""
         return None

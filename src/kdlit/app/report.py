@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdlit.errors import DataError, KdlitError, TeacherError
+from kdlit.errors import ConfigError, DataError, KdlitError, TeacherError
+from kdlit.files import is_writable
 from kdlit.report import compare, group, markdown, read_runs
 from kdlit.report.ranking import BASELINE, rank
 from kdlit.report.runs import Found
@@ -22,6 +23,7 @@ Compare runs: print mean ± sample standard deviation over seeds, on the test se
 write report.html, a page that needs nothing else, and report.md with the same numbers:
 the ranking with intervals and paired tests, sweeps, learning curves, reliability,
 size, and what the teacher knows."""
+_MOST_ASKED = 10  # settings, for one with a teacher
 _EXAMPLES = """\
 examples:
   python scripts/report.py sweeps/2026-01-31_12-00-00
@@ -54,6 +56,9 @@ def main() -> None:
     except (KdlitError, OSError) as error:
         print(f"kdlit: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("kdlit: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def _report(asked: argparse.Namespace) -> None:
@@ -66,13 +71,16 @@ def _report(asked: argparse.Namespace) -> None:
         print(f"\nLeft out: {left_out}.")
     if asked.table:
         return
+    out: Path = asked.out or asked.folder[0]
+    if not is_writable(out):
+        raise ConfigError(f"{out} cannot be written: --out names another folder for the report")
     from kdlit.report.whole import put_together, write
 
     moved = {"data.root": asked.data_root, "cache_dir": asked.cache_dir}
-    knowledge = None if asked.no_pictures else _knowledge(settings.ranked[0], moved)
+    knowledge = None if asked.no_pictures else _knowledge(settings.ranked, moved)
     origin = f"Made by scripts/report.py from {', '.join(map(str, asked.folder))}."
     report = put_together(found, settings, ranked, origin, knowledge)
-    page, text = write(report, asked.out or asked.folder[0])
+    page, text = write(report, out)
     print(f"\nWritten to {page} and {text}")
 
 
@@ -89,16 +97,25 @@ def _left_out(found: Found) -> str:
 # Dark knowledge -------------------------------------------------------------------------------
 
 
-def _knowledge(best: "Setting", moved: dict[str, Any]) -> "Section":
-    """Return the section on teacher and student of the best setting's first seed."""
+def _knowledge(ranked: "Sequence[Setting]", moved: dict[str, Any]) -> "Section":
+    """Return the section on teacher and student of the first seed of the best setting.
+
+    Where its teacher is not there it is that of the best of the next ones that has one.
+    """
     from kdlit.report import knowledge
 
-    try:
-        return knowledge.section(see(best.runs[0].folder, best.name, moved))
-    # Whatever is missing of an old run, the report has all the rest.
-    except Exception as error:
-        reason = str(error) if isinstance(error, KdlitError) else f"{type(error).__name__}: {error}"
-        return knowledge.missing(f"{reason}.")
+    reasons = []
+    for setting in ranked[:_MOST_ASKED]:
+        try:
+            return knowledge.section(see(setting.runs[0].folder, setting.name, moved))
+        except TeacherError as error:
+            reasons.append(str(error))
+        # Whatever is missing of an old run, the report has all the rest.
+        except Exception as error:
+            own = isinstance(error, KdlitError)
+            reasons.append(str(error) if own else f"{type(error).__name__}: {error}")
+            break
+    return knowledge.missing(f"{reasons[0]}.")
 
 
 def see(folder: Path, setting: str, moved: dict[str, Any]) -> "Seen":
@@ -147,28 +164,26 @@ def _quiet() -> bool:
 def _check_teacher(run: "FinishedRun") -> None:
     """Raise `TeacherError` if the teacher would have to be trained for a report."""
     from kdlit.app.build import build
-    from kdlit.app.options import NetworkTeacher
-    from kdlit.app.trained import TrainedTeacher
 
     option = build(run.config, "teacher")
     if not option.gives_network:
         raise TeacherError(f"{run.folder} had no teacher")
     if not option.outlives_run:
         raise TeacherError(f"the teacher of {run.folder} is gone with the run")
-    members = getattr(option, "members", [option])
-    # Of a chain the last one teaches; an ensemble needs them all.
-    for member in members[-1:] if isinstance(option, NetworkTeacher) else members:
-        if isinstance(member, TrainedTeacher) and not member.is_cached(run.config):
-            raise TeacherError(
-                f"the teacher of {run.folder} is not in {run.config.cache_dir}, and none is "
-                "trained for a report; --cache-dir says where it is"
-            )
+    if not option.is_cached(run.config):
+        raise TeacherError(
+            f"the teacher of {run.folder} is not in {run.config.cache_dir}, and none is trained "
+            "for a report; --cache-dir says where it is"
+        )
 
 
 def _check_data(run: "FinishedRun") -> None:
     """Raise `DataError` if the data would have to be downloaded for a report."""
+    from kdlit.app.build import build
+
     root = run.config.data.get("root")
-    if root is not None and not Path(root).is_dir():
+    downloaded = getattr(build(run.config, "data"), "is_downloaded", True)
+    if not downloaded or (root is not None and not Path(root).is_dir()):
         raise DataError(
             f"the data of {run.folder} are not in {root}; --data-root says where they are"
         )

@@ -64,6 +64,10 @@ class Ensemble(TeacherOption):
         for member in self.members:
             member.check(config)
 
+    def is_cached(self, config: DictConfig) -> bool:
+        """Return whether every member is there."""
+        return all(member.is_cached(config) for member in self.members)
+
     def blank(self) -> nn.Module:
         """Return a member untrained."""
         return self.members[0].blank()

@@ -45,6 +45,12 @@ def read_idx(content: bytes, name: str) -> Tensor:
     return torch.from_numpy(values.copy())
 
 
+def has_idx_resource(source: type[torchvision.datasets.MNIST], root: Path, name: str) -> bool:
+    """Return whether :func:`load_idx_resource` need not download an archive."""
+    archive = root / source.__name__ / "raw" / name
+    return archive.exists() or archive.with_suffix("").exists()
+
+
 def load_idx_resource(source: type[torchvision.datasets.MNIST], root: Path, name: str) -> Tensor:
     """Return one of a data set's arrays, downloading its archive if it is not there.
 

@@ -14,7 +14,7 @@ from torchvision.datasets import MNIST, FashionMNIST
 
 from kdlit import checks
 from kdlit.data.augment import Augmentation, NoAugmentation
-from kdlit.data.idx import load_idx_resource
+from kdlit.data.idx import has_idx_resource, load_idx_resource
 from kdlit.data.loading import EpochSampler, EvaluationSampler, InMemoryDataset, as_it_is
 from kdlit.data.subsets import stratified_choice
 from kdlit.errors import ConfigError
@@ -156,6 +156,11 @@ class MNISTDataModule(pl.LightningDataModule):
         return self.batch_size if self.batches_at_once > 1 else None
 
     # Data ----------------------------------------------------------------------------------
+
+    @property
+    def is_downloaded(self) -> bool:
+        """Whether there is nothing to download."""
+        return all(has_idx_resource(self.source, self.root, n) for n, _ in self.source.resources)
 
     def prepare_data(self) -> None:
         """Download what is missing, in one process of each machine."""

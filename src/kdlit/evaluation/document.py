@@ -1,5 +1,6 @@
 """An evaluation as tables: for the terminal, and as Markdown."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,7 @@ def markdown(headline: str, tables: Sequence[Table]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+    return re.sub(r"([|<])", r"\\\1", text)
 
 
 def show(headline: str, tables: Sequence[Table], console: Console) -> None:
@@ -219,8 +220,8 @@ def _latency(found: dict[str, Any], device: dict[str, Any]) -> Table:
         notes.append(
             f"On {device['type']} ({device['name']}), "
             f"{device['threads']} thread{'s' * (device['threads'] != 1)}; "
-            f"every network and backend in turn, {'/'.join(map(str, rounds))} rounds after "
-            f"{found['warm_up']} calls to warm up."
+            f"{'/'.join(map(str, rounds))} rounds after {found['warm_up']} calls to warm up, in "
+            "each of them every network and backend once, in changing order."
         )
     why: dict[tuple[str, str, str], list[str]] = {}
     for row in found["rows"]:

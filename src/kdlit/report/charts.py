@@ -75,6 +75,11 @@ def lines(
             if len(xs) <= 8:
                 axes.set_xticks(xs, [f"{value:g}" for value in xs])
                 axes.set_xticks([], minor=True)
+        else:
+            # There is no half an epoch.
+            from matplotlib.ticker import MaxNLocator
+
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         return Panel(to_svg(figure, name), title, description)

@@ -186,7 +186,8 @@ def costs(ranked: Sequence[Ranked]) -> list[Section]:
         if anchor == "latency":
             caption += (
                 " Latency of one image in eager mode, from the "
-                f"{EVALUATION_FILE} of each setting's first run that has one."
+                f"{EVALUATION_FILE} of each setting's first run that has one"
+                f"{_taken_on([entry.setting for entry, _ in known[:MOST_LINES]])}."
             )
         caption += cut(len(known), MOST_LINES, "settings")
         table = Table(f"{title}, in numbers", ["network", axis, "accuracy, %"], rows, folded=True)
@@ -206,6 +207,22 @@ def _latency(setting: Setting, who: str) -> float | None:
         if found is not None:
             return found
     return None
+
+
+def _taken_on(settings: Sequence[Setting]) -> str:
+    """Say where the latencies were taken, and whether they can be compared."""
+    machines: dict[str, None] = {}
+    for setting in settings:
+        paths = [run.folder / EVALUATION_FILE for run in setting.runs]
+        path = next(path for path in paths if latency_in(path, "student") is not None)
+        device = json.loads(path.read_text(encoding="utf-8")).get("device")
+        try:
+            told = f"{device['type']} ({device['name']}), threads: {device['threads']}"
+        except (KeyError, TypeError):
+            told = "a machine that is not named"
+        machines[told] = None
+    apart = "; they are of unlike machines and do not compare" if len(machines) > 1 else ""
+    return f", on {'; '.join(machines)}{apart}"
 
 
 def latency_in(path: Path, who: str) -> float | None:

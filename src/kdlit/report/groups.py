@@ -207,6 +207,8 @@ def _words(values: dict[str, Any], implied: set[str]) -> str:
         if key in implied or value is None or value == []:
             continue
         last = key.rsplit(".", 1)[-1]
+        if last == "seed":  # not the run's
+            last = key.replace(".", " ")
         if key == "label._target_":
             words.insert(0, label_word(str(value)))
         elif last == "_target_":

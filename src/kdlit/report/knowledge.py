@@ -77,8 +77,8 @@ def section(seen: Seen) -> Section:
     """Show the mean soft labels, the samples the teacher is least sure of, and disagreements."""
     blocks: list[Block] = [
         Text(
-            f"Of the teacher, and of the student of the setting with the best mean accuracy "
-            f"({seen.setting}), seed {seen.seed}, on {len(seen.target):,} test samples."
+            f"Of the teacher and the student of {seen.setting}, the best setting with a teacher "
+            f"that is there: seed {seen.seed}, {len(seen.target):,} test samples."
         )
     ]
     if len(seen.classes) <= _MOST_CLASSES:

@@ -1,13 +1,14 @@
 """The sections in numbers: what was compared, the ranking, and what was left out."""
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from kdlit.report.content import Block, Items, Section, Table, Text
 from kdlit.report.groups import Settings
 from kdlit.report.ranking import Ranked
-from kdlit.report.runs import Found
+from kdlit.report.runs import Found, Run
 from kdlit.report.statistics import Estimate
 from kdlit.report.table import COLUMNS, mean_and_spread
 
@@ -40,16 +41,16 @@ def compared(found: Found, settings: Settings) -> Section:
     told = (
         f"{_count(len(runs), 'run')} in {_count(len(ranked), 'setting')}, on {runs[0].data_set}; "
         f"{_count(len(seeds), 'seed')} ({_shown(seeds[:20])}{', ...' if len(seeds) > 20 else ''}). "
-        "All figures are of the test set unless they say otherwise; every student was selected on "
-        "validation."
+        f"All figures are of the test set unless they say otherwise; {_selection(runs)}."
     )
     blocks: list[Block] = [Text(told)]
+    blocks += _unlike(runs)
     repeated = sum(setting.repeated for setting in ranked)
     if repeated:
         blocks.append(
             Text(
                 f"{_count(repeated, 'run')} repeated another with the same setting and seed: of "
-                "those one counts."
+                "those the last by its path counts."
             )
         )
     if settings.varied:
@@ -79,6 +80,42 @@ def compared(found: Found, settings: Settings) -> Section:
     return Section("compared", "What was compared", blocks)
 
 
+def _selection(runs: Sequence[Run]) -> str:
+    """Say which students are the best on validation, as far as the runs tell."""
+    found = [run.summary.get("selected") for run in runs]
+    last = sum(not (isinstance(told, dict) and told.get("checkpoint")) for told in found)
+    if not last:
+        return "every student was selected on validation"
+    return f"of {_count(last, 'run')} it is not known that the student was selected on validation"
+
+
+def _unlike(runs: Sequence[Run]) -> list[Text]:
+    """Say what is not the same in all runs, although no setting says so."""
+    versions: dict[str, set[str]] = defaultdict(set)
+    teachers: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        known = run.summary.get("versions")
+        for package, version in known.items() if isinstance(known, dict) else ():
+            versions[package].add(str(version))
+        card = (run.summary.get("teacher") or {}).get("card")
+        members = card.get("members", [card]) if isinstance(card, dict) else []
+        for member in members:
+            if member.get("recipe") and member.get("weights"):
+                teachers[_value(member["recipe"])].add(member["weights"])
+    told = [f"{name} {', '.join(sorted(v))}" for name, v in versions.items() if len(v) > 1]
+    found = []
+    if told:
+        found.append(Text(f"The runs are of unlike versions: {'; '.join(told)}."))
+    if any(len(weights) > 1 for weights in teachers.values()):
+        found.append(
+            Text(
+                "Teachers of one recipe have unlike weights, as from several machines or versions: "
+                "some of the difference between runs may be theirs."
+            )
+        )
+    return found
+
+
 def ranking(ranked: Sequence[Ranked]) -> Section:
     """Show the settings, the best first, and say what the numbers support."""
     blocks: list[Block] = []
@@ -86,9 +123,16 @@ def ranking(ranked: Sequence[Ranked]) -> Section:
     claims = [entry.verdict + "." for entry in ranked if entry.claim]
     if claims:
         blocks.append(Items(claims[:_MOST_ITEMS], max(0, len(claims) - _MOST_ITEMS)))
-    elif len(ranked) > 1:
+    elif any(entry.baseline is not None for entry in ranked):
         blocks.append(Text("No difference from a baseline is supported by these runs."))
-    told = "Accuracy: mean and 95 % interval over seeds (Student's t). "
+    elif len(ranked) > 1:
+        blocks.append(
+            Text("There is nothing to compare these settings with: --baseline names one of them.")
+        )
+    told = (
+        "Accuracy: mean and 95 % interval over seeds (Student's t). The seeds are the student's: "
+        "what another teacher or another test set would change is not in the intervals. "
+    )
     if comparisons:
         told += (
             "Difference: the setting less its baseline, in points of accuracy, seed by seed, with "
@@ -155,7 +199,8 @@ def left_out(found: Found) -> Section | None:
             blocks.append(Items(lines[:_MOST_ITEMS], max(0, len(lines) - _MOST_ITEMS)))
 
     listed(
-        f"{_count(len(found.broken), 'summary', 'summaries')} that cannot be used:",
+        f"{_count(len(found.broken), 'summary or folder', 'summaries or folders')} that cannot be "
+        "used:",
         [f"{path}: {reason}" for path, reason in found.broken],
     )
     listed(

@@ -19,7 +19,7 @@ class Ranked:
         setting: the setting.
         accuracy: mean and interval over the seeds, as a fraction.
         baseline: what it is compared with; None for a baseline itself, or where there is none.
-        apart: the keys beside the label in which the two differ.
+        apart: in what the two differ beside the label, by key or group.
         paired: the comparison by seed; None without a baseline or a common seed.
         p: adjusted after Holm for the number of comparisons.
         verdict: the sentence that the numbers support.
@@ -61,8 +61,8 @@ def rank(settings: Sequence[Setting], baseline: str | None = None) -> list[Ranke
     comparisons = sum(p is not None for p in adjusted)
     ranked = []
     for setting, other, result, p in zip(settings, chosen, found, adjusted, strict=True):
-        verdict, claim = _verdict(setting, other, result, p, comparisons, bool(candidates))
         apart = [] if other is None else _differences(setting, other)
+        verdict, claim = _verdict(setting, other, apart, result, p, comparisons, bool(candidates))
         accuracy = estimate(setting.test("accuracy") or [])
         ranked.append(Ranked(setting, accuracy, other, apart, result, p, verdict, claim))
     return ranked
@@ -86,14 +86,21 @@ def _few(name: str, known: set[str]) -> str:
 
 
 def _differences(one: Setting, other: Setting) -> list[str]:
-    """Return the keys beside label and feature objectives in which two settings differ."""
-    keys = dict.fromkeys((*one.values, *other.values))
-    return [
+    """Return in what two settings differ beside label and feature objectives.
+
+    That is keys, and of another option the group's alone, not all that the options have in them.
+    """
+    keys = [
         key
-        for key in keys
+        for key in dict.fromkeys((*one.values, *other.values))
         if not key.startswith(("label.", "feature"))
         and one.values.get(key) != other.values.get(key)
     ]
+    options = sorted(key.removesuffix("_target_") for key in keys if key.endswith("._target_"))
+    told = (
+        next((option[:-1] for option in options if key.startswith(option)), key) for key in keys
+    )
+    return list(dict.fromkeys(told))
 
 
 def _most_alike(setting: Setting, candidates: Sequence[Setting]) -> Setting:
@@ -103,6 +110,7 @@ def _most_alike(setting: Setting, candidates: Sequence[Setting]) -> Setting:
 def _verdict(
     setting: Setting,
     other: Setting | None,
+    apart: Sequence[str],
     result: Paired | None,
     p: float | None,
     comparisons: int,
@@ -132,5 +140,5 @@ def _verdict(
     return (
         f"{setting.name} {verb} {other.name} by {100 * abs(mean):.2f} ± {100 * half:.2f} points "
         f"({100 * LEVEL:.0f} % interval {100 * (mean - half):.2f} to {100 * (mean + half):.2f}, "
-        f"{seeds} seeds)"
+        f"{seeds} seeds)" + (f"; the two differ in {', '.join(apart)}, too" if apart else "")
     ), True

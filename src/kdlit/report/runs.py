@@ -58,7 +58,7 @@ class Found:
 
     Attributes:
         runs: distillations on one data set, in order of their paths.
-        broken: summaries that cannot be read, with the reason.
+        broken: summaries and folders that cannot be read, with the reason.
         unfinished: run directories without a summary.
         other_data: runs on another data set than most.
         teachers: how many runs trained a teacher alone.
@@ -80,7 +80,7 @@ def read_runs(folders: Sequence[Path]) -> Found:
     runs, teachers = [], 0
     broken: list[tuple[Path, str]] = []
     unfinished = []
-    for folder in _directories(folders):
+    for folder in _directories(folders, broken):
         path = folder / SUMMARY_FILE
         if not path.is_file():
             if any((folder / name).is_file() for name in _CONFIG_FILES):
@@ -132,13 +132,17 @@ def find_summaries(folders: Iterable[Path]) -> list[dict[str, Any]]:
     return [run.summary for run in (*found.runs, *found.other_data)]
 
 
-def _directories(folders: Sequence[Path]) -> list[Path]:
-    """Return the folders and all below them, each once, in order."""
+def _directories(folders: Sequence[Path], broken: list[tuple[Path, str]]) -> list[Path]:
+    """Return the folders and all below them, each once, in order; add those that are closed."""
     found: dict[str, Path] = {}
+
+    def closed(error: OSError) -> None:
+        broken.append((Path(error.filename), f"cannot be read: {error.strerror}"))
+
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {folder}, and so no summary.json below it")
-        for root, names, _ in os.walk(folder):
+        for root, names, _ in os.walk(folder, onerror=closed):
             names[:] = sorted(name for name in names if name != ".hydra")
             found.setdefault(os.path.realpath(root), Path(root))
     return list(found.values())
@@ -148,11 +152,38 @@ def _what_is_wrong(summary: Any) -> str | None:
     """Return why a summary cannot be compared, or None."""
     if not isinstance(summary, dict) or summary.get("task") != "distil":
         return "is no summary of train.py"
-    if not isinstance(summary.get("config"), dict) or not isinstance(summary.get("seed"), int):
+    config = summary.get("config")
+    if not isinstance(config, dict) or not isinstance(summary.get("seed"), int):
         return "has no config or no seed"
-    student = summary.get("student")
+    for key in ("data", "label"):
+        node = config.get(key) or {}
+        if not isinstance(node, dict) or not isinstance(node.get("_target_", ""), str):
+            return f"has a config whose {key} cannot be read"
+    student, teacher = summary.get("student"), summary.get("teacher")
     test = student.get("test") if isinstance(student, dict) else None
-    accuracy = test.get("accuracy") if isinstance(test, dict) else None
-    if not isinstance(accuracy, (int, float)) or not math.isfinite(accuracy):
+    if not isinstance(test, dict) or not _is_number(test.get("accuracy")):
         return "has no accuracy of the student on the test set"
+    wrong = _what_is_wrong_with(student, "student")
+    return wrong if wrong or teacher is None else _what_is_wrong_with(teacher, "teacher")
+
+
+def _what_is_wrong_with(network: Any, who: str) -> str | None:
+    """Return why what a summary says of a network cannot be read, or None."""
+    test = (network.get("test") or {}) if isinstance(network, dict) else None
+    if not isinstance(test, dict):
+        return f"has a {who} that cannot be read"
+    for name, value in test.items():
+        if not _is_number(value):
+            return f"has {value} as the {who}'s {name} on the test set"
+    bins = network.get("reliability") or []
+    keys = ("confidence", "accuracy", "count")
+    if not isinstance(bins, list) or not all(
+        isinstance(entry, dict) and all(_is_number(entry.get(key)) for key in keys)
+        for entry in bins
+    ):
+        return f"has reliability bins of the {who} that cannot be read"
     return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -1,6 +1,7 @@
 """Accuracy against the temperature and the weight of soft labels, where they vary."""
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -31,12 +32,14 @@ def sweeps(settings: Settings) -> list[Section]:
 
 
 def as_number(value: Any) -> float | None:
-    """Return a number as a float, and None for anything else.
+    """Return a finite number as a float, and None for anything else.
 
-    >>> as_number(4), as_number("4"), as_number(True)
-    (4.0, None, None)
+    >>> as_number(4), as_number("4"), as_number(True), as_number(math.inf)
+    (4.0, None, None, None)
     """
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 def _families(settings: Sequence[Setting], keys: Sequence[str]) -> list[tuple[str, list[Setting]]]:
