@@ -65,3 +65,55 @@ def test_another_project_composes_from_the_installed_wheel(wheel, tmp_path):
     assert code.startswith(str(target))
     assert conf.startswith(str(target))
     assert label == "HardLabels(hard=0.7, truth=0.3)"
+
+
+# What the required dependencies bring to a program that only distils.
+PLAIN = """
+import sys
+import lightning, torch
+from torch.utils.data import DataLoader, TensorDataset
+import kdlit
+data = TensorDataset(torch.randn(64, 4), torch.randint(3, (64,)))
+module = kdlit.DistillationModule(student=torch.nn.Linear(4, 3), teacher=torch.nn.Linear(4, 3))
+lightning.Trainer(
+    max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False
+).fit(module, DataLoader(data, 16))
+heavy = {"hydra", "transformers", "gradio", "timm", "jinja2", "onnx", "onnxruntime", "starlette"}
+print("imported:", sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_distilling_imports_no_hydra_and_no_extra():
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "imported: []"
+
+
+@pytest.mark.slow  # installs torch once more
+def test_the_wheel_alone_in_a_new_environment(wheel, tmp_path):
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", "-c", REPOSITORY / "constraints.txt"]
+    subprocess.run([*install, wheel], check=True, cwd=tmp_path)
+
+    plain = subprocess.run(
+        [python, "-c", PLAIN], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert plain.returncode == 0, plain.stderr
+    assert plain.stdout.splitlines()[-1] == "imported: []"
+
+    def call(command, *words):
+        return subprocess.run(
+            [environment / "bin" / f"kdlit-{command}", *words],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    shown = call("train", "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert "label=soft" in shown.stdout
+    refused = call("demo", "run=.")
+    assert refused.returncode == 1
+    assert "kdlit[demo]" in refused.stderr, refused.stderr

@@ -47,7 +47,7 @@ class DistillationModule(ClassifierModule):
         student: the network to train; maps a batch's inputs to logits (N, C).
         teacher: a trained network, frozen in place, or a
             :class:`kdlit.teachers.TeacherSource`; None where the label strategy needs none.
-        label: what the student is asked to imitate; default :class:`kdlit.SoftLabels`.
+        label: what the student is asked to imitate; default :class:`kdlit.objectives.SoftLabels`.
         optimizer: see :class:`kdlit.classifier.ClassifierModule`.
         scheduler: likewise.
         features: further objectives, each by a name under which its terms are logged.

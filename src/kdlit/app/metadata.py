@@ -14,7 +14,7 @@ _OF_TEACHER = ("type", "parameters", "training_samples", "test")
 def student_metadata(
     config: DictConfig, summary: Mapping[str, Any], data: Any, objectives: Iterable[Objective]
 ) -> dict[str, Any]:
-    """Return the metadata of a student's weights; :func:`kdlit.read_card` reads them.
+    """Return the metadata of a student's weights; :func:`kdlit.loading.read_card` reads them.
 
     Args:
         config: of the run.

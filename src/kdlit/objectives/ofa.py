@@ -31,8 +31,8 @@ class OFA(Objective):
     merged patches; theirs are also as wide as the wider network's last features.
 
     Both terms hold the teacher's logits and the ground truth already, so that no more than
-    :class:`kdlit.TruthLabels` is needed as the label strategy beside them; the authors' code has
-    the cross-entropy with the ground truth there.
+    :class:`kdlit.objectives.TruthLabels` is needed as the label strategy beside them; the authors'
+    code has the cross-entropy with the ground truth there.
 
     Args:
         student_layers: names of the student's layers with a branch, from the first to the deepest.

@@ -100,7 +100,7 @@ class SimKD(LayerObjective):
             inputs: one batch of inputs, for the shapes.
 
         Returns:
-            The student, for :func:`kdlit.load_weights` to load an exported file into.
+            The student, for :func:`kdlit.weights.load_weights` to load an exported file into.
         """
         outputs = []
         for network, layer in ((student, self.cut), (teacher, self.teacher_layers[0])):

@@ -40,12 +40,12 @@ class TopK:
     """The teacher's distribution cut off after its k largest classes, which then sum to 1.
 
     See :func:`kdlit.functional.keep_top_k`. It is what remains of a teacher whose answers are
-    stored in short. The student's distribution stays whole: under :class:`kdlit.SoftLabels` it is
-    asked for probability 0 elsewhere.
+    stored in short. The student's distribution stays whole: under
+    :class:`kdlit.objectives.SoftLabels` it is asked for probability 0 elsewhere.
 
     Args:
         k: how many classes to keep, at least 2: with one, labels are the teacher's decisions, which
-            is :class:`kdlit.HardLabels`. The configuration's default of 5 is ours.
+            is :class:`kdlit.objectives.HardLabels`. The configuration's default of 5 is ours.
 
     Raises:
         ConfigError: if k is no integer >= 2; at the first batch, if there are fewer classes.
