@@ -63,7 +63,7 @@ def demo(browser: Browser, run: Path, settings: list[str]) -> None:
 
 def report(browser: Browser, path: Path) -> None:
     """Take the beginning of a report."""
-    page = browser.new_page(viewport={"width": 960, "height": 900}, device_scale_factor=1.25)
+    page = browser.new_page(viewport={"width": 1000, "height": 1640})
     page.goto(path.resolve().as_uri())
     page.screenshot(path=HERE / "report.png")
 

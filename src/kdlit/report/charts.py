@@ -8,6 +8,9 @@ from typing import Any
 from kdlit.report.content import Panel
 from kdlit.report.drawing import canvas, line_style, to_svg
 
+# Curves whose highest value is so many times the lowest are drawn over powers of ten.
+_LOG_FROM = 30
+
 
 @dataclass(frozen=True)
 class Line:
@@ -80,6 +83,11 @@ def lines(
             from matplotlib.ticker import MaxNLocator
 
             axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+            ys = [y for line in drawn for y in line.ys]
+            if min(ys) > 0 and max(ys) / min(ys) >= _LOG_FROM:
+                axes.set_yscale("log")
+                axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+                axes.yaxis.set_minor_formatter(lambda value, _: "")
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         return Panel(to_svg(figure, name), title, description)

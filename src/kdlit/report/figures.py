@@ -59,7 +59,7 @@ def learning(ranked: Sequence[Ranked]) -> Section:
                     title,
                     drawn,
                     "epoch",
-                    title,
+                    "",  # the title says it
                     bars=False,
                     description=f"{title} by epoch, {len(drawn)} lines.",
                 )

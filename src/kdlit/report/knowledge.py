@@ -17,7 +17,7 @@ from kdlit.report.content import Bar, Block, Figure, Gallery, Sample, Section, T
 TEMPERATURES = (1.0, 4.0, 20.0)
 ANCHOR, TITLE = "knowledge", "Dark knowledge"
 _MOST_CLASSES = 30
-_MOST_SAMPLES = 12
+_MOST_SAMPLES = 10
 _BARS = 3
 
 

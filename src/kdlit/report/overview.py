@@ -35,7 +35,7 @@ _OF_NOTE = (
 
 
 def compared(found: Found, settings: Settings) -> Section:
-    """Say what was compared, and what stayed fixed."""
+    """Say what was compared: which runs, and what differs between their settings."""
     runs, ranked = found.runs, settings.ranked
     seeds = sorted({run.seed for run in runs})
     told = (
@@ -70,14 +70,19 @@ def compared(found: Found, settings: Settings) -> Section:
         )
     else:
         blocks.append(Text("Nothing differs between the runs but the seed."))
+    return Section("compared", "What was compared", blocks)
+
+
+def fixed(settings: Settings) -> Section:
+    """Show what stayed the same, what is asked for first and then all else."""
     note = [(key, _value(settings.fixed[key])) for key in _OF_NOTE if key in settings.fixed]
-    blocks.append(Table("What stayed fixed", ["key", "value"], note, words=2))
+    blocks: list[Block] = [Table("The settings asked for most", ["key", "value"], note, words=2)]
     rest = [(key, _value(value)) for key, value in settings.fixed.items() if key not in _OF_NOTE]
     if rest:
         blocks.append(
             Table("All else that stayed fixed", ["key", "value"], rest, words=2, folded=True)
         )
-    return Section("compared", "What was compared", blocks)
+    return Section("fixed", "What stayed fixed", blocks)
 
 
 def _selection(runs: Sequence[Run]) -> str:

@@ -8,7 +8,7 @@ from kdlit.report import page
 from kdlit.report.content import Report, Section
 from kdlit.report.figures import calibration, costs, learning
 from kdlit.report.groups import Settings
-from kdlit.report.overview import compared, left_out, ranking
+from kdlit.report.overview import compared, fixed, left_out, ranking
 from kdlit.report.ranking import Ranked
 from kdlit.report.runs import Found
 from kdlit.report.sweeps import sweeps
@@ -41,6 +41,7 @@ def put_together(
         calibration(ranked),
         *costs(ranked),
         knowledge,
+        fixed(settings),
         left_out(found),
     ]
     count = len(found.runs)
