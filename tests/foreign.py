@@ -84,6 +84,9 @@ class Returns(pl.LightningModule):
         logits = self.net["encoder"](noisy, scale=2.0).logits
         return {"loss": F.cross_entropy(logits, y, label_smoothing=0.1), "logits": logits.detach()}
 
+    def validation_step(self, batch, batch_idx):
+        return {"logits": self.net["encoder"](batch[0], scale=2.0).logits}
+
     def configure_optimizers(self):
         encoder = self.net["encoder"]
         groups = [{"params": encoder.body.parameters(), "lr": 0.001},

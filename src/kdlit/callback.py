@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -15,7 +16,7 @@ from torchmetrics import MetricCollection
 
 from kdlit.batch import Batch
 from kdlit.distiller import Distiller, check_apart, undisturbed
-from kdlit.errors import ConfigError
+from kdlit.errors import ConfigError, KdlitError
 from kdlit.functional.precision import float32_at_least
 from kdlit.guest import PARTS, Call, Listener, Parts, Replacements, made_with
 from kdlit.metrics import teacher_metrics
@@ -169,10 +170,18 @@ class Distillation(pl.Callback):
         if distiller.looks_inside:
             with undisturbed(module.device):
                 batch = first_batch(module, self._take_apart)
-            if distiller.is_set_up and self._fitted is module:
-                distiller.dry_run(student, batch, module.device)
-            else:
-                distiller.set_up(student, batch, module.device)
+            known = distiller.is_set_up and self._fitted is module
+            set_up = distiller.dry_run if known else distiller.set_up
+            try:
+                set_up(student, batch, module.device)
+            except KdlitError:
+                raise
+            except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+                raise ConfigError(
+                    "the objectives cannot be set up with the inputs of a batch, of type "
+                    f"{type(batch.inputs).__name__}: {error}. `take_apart` says with which inputs "
+                    "the student is called: lambda batch: kdlit.batch.Batch({'x': ...}, target)"
+                ) from error
         self._fitted = module
         self._parts = Parts(distiller.objectives)
         module.add_module(PARTS, self._parts)
@@ -228,7 +237,7 @@ class Distillation(pl.Callback):
     def _in_training(self, module: pl.LightningModule) -> Callable[..., Any]:
         original = module.training_step
 
-        @functools.wraps(original)
+        @_standing_for(original)
         def training_step(batch: Any, *args: Any, **kwargs: Any) -> Any:
             with self._listener.listening(self._known(batch), with_gradients=True) as calls:
                 said = original(batch, *args, **kwargs)
@@ -284,7 +293,7 @@ class Distillation(pl.Callback):
     def _in_evaluation(self, module: pl.LightningModule, name: str) -> Callable[..., Any]:
         original = getattr(module, name)
 
-        @functools.wraps(original)
+        @_standing_for(original)
         def step(batch: Any, *args: Any, **kwargs: Any) -> Any:
             with self._listener.listening(self._known(batch)) as calls:
                 said = original(batch, *args, **kwargs)
@@ -383,6 +392,14 @@ class Distillation(pl.Callback):
                 ) from error
         if self._distiller.teacher is not None and "teacher" in state_dict:
             self._distiller.teacher.restore(state_dict["teacher"])
+
+
+def _standing_for(method: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that gives a function the signature of a method.
+
+    Lightning looks through one wrapper alone, and a compiler may have put another around it.
+    """
+    return functools.wraps(inspect.unwrap(method))
 
 
 def _without_truth(label: Objective) -> Objective:
