@@ -394,7 +394,7 @@ class Distillation(pl.Callback):
             self._distiller.teacher.restore(state_dict["teacher"])
 
 
-def _standing_for(method: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+def _standing_for(method: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that gives a function the signature of a method.
 
     Lightning looks through one wrapper alone, and a compiler may have put another around it.
