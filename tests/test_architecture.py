@@ -23,7 +23,7 @@ FLOORS = [
     {"supervised", "distiller"},
     {"distillation", "callback"},
     {"demo", "evaluation", "export", "report"},
-    {"app"},
+    {"app", "__main__"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")

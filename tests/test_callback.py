@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from conftest import REPOSITORY, PlainData, trainer
 from foreign import Encoder, Itself, Keeps, Returns, small
-from kdlit import Distillation, EMATeacher, SoftLabels, TruthLabels
+from kdlit import Distillation, DistillationModule, EMATeacher, SoftLabels, TruthLabels
 from kdlit.batch import Batch
 from kdlit.data import Indexed
 from kdlit.errors import ConfigError, TeacherError
@@ -163,6 +163,31 @@ def test_alpha_zero_trains_as_if_there_were_no_callback(make, student, teacher, 
     assert same(states[0], states[1])
     assert same(states[0], states[2])
     assert not calls
+
+
+def test_a_module_of_cross_entropy_is_trained_as_our_module_trains():
+    class Plain(Keeps):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    network, found = small(width=12), []
+    for ours in (True, False):
+        torch.manual_seed(3)
+        student, hint = small(), Hint("1", "1", weight=2.0)
+        if ours:
+            optimizer = partial(torch.optim.SGD, lr=0.1)
+            features = {"hint": hint}
+            module = DistillationModule(student, network, SoftLabels(), optimizer, None, features)
+            fitting = fit(module, max_epochs=2)
+        else:
+            callback = Distillation(network, SoftLabels(), {"hint": hint}, "model")
+            fitting = fit(Plain(student), callback, max_epochs=2)
+        metrics = {name: float(fitting.callback_metrics[f"val/{name}"])
+                   for name in ("agreement", "kl_from_teacher")}  # fmt: skip
+        found.append((state_of(student), state_of(hint), metrics))
+    for name, value in {**found[0][0], **found[0][1]}.items():
+        torch.testing.assert_close({**found[1][0], **found[1][1]}[name], value)
+    assert found[0][2] == pytest.approx(found[1][2], rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from kdlit import checks
@@ -22,7 +23,7 @@ from kdlit.schedules import Weight, weight_at
 from kdlit.tally import Tally
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
-SchedulerFactory = Callable[..., Any]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 DEFAULT_OPTIMIZER: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
 
@@ -35,6 +36,8 @@ def wants_total_steps(scheduler: SchedulerFactory) -> bool:
     >>> wants_total_steps(partial(torch.optim.lr_scheduler.StepLR, step_size=1))
     False
     """
+    if isinstance(scheduler, partial) and "total_steps" in scheduler.keywords:
+        return scheduler.keywords["total_steps"] is None
     argument = inspect.signature(scheduler).parameters.get("total_steps")
     return argument is not None and argument.default in (None, inspect.Parameter.empty)
 
@@ -289,7 +292,8 @@ class ClassifierModule(pl.LightningModule):
             return optimizer
         if wants_total_steps(self._make_scheduler):
             self._steps_scheduler = True
-            scheduler = self._make_scheduler(optimizer, total_steps=self._total_steps())
+            make: Callable[..., LRScheduler] = self._make_scheduler
+            scheduler = make(optimizer, total_steps=self._total_steps())
         else:
             scheduler = self._make_scheduler(optimizer)
         if self.step_size is not None:

@@ -13,7 +13,7 @@ from app.conftest import SMALL, summary
 from kdlit import load_student
 from kdlit.app.build import build
 from kdlit.app.train import main
-from kdlit.errors import TeacherError
+from kdlit.errors import ConfigError
 from kdlit.models import MLP
 
 HINT = ["feature=hint", "label=soft"]
@@ -89,5 +89,5 @@ def test_a_teacher_is_found_under_the_attribute_that_held_it(tmp_path):
                "teacher/network=mlp", "teacher.network.widths=[4]"]  # fmt: skip
     teacher = build(composed(*options, "teacher.prefix=average"), "teacher").loaded
     assert torch.equal(teacher.classifier.weight, theirs["average"].classifier.weight)
-    with pytest.raises(TeacherError, match="teacher.path: .*`prefix` which of average, online"):
+    with pytest.raises(ConfigError, match=r"teacher.path: .*`prefix` which of average, online"):
         build(composed(*options), "teacher")
