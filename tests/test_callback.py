@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import REPOSITORY, PlainData, trainer
 from foreign import Encoder, Itself, Keeps, Returns, small
@@ -490,12 +490,21 @@ def test_a_compiled_student_is_trained_alike(way):
         torch.testing.assert_close(one, two, msg=name)
 
 
-def test_kept_outputs_teach_as_the_teacher_does(tmp_path):
-    class Loaders(pl.LightningDataModule):
-        def _loader(self):
-            return DataLoader(Indexed(PlainData().data), batch_size=16)
+class Noisy(TensorDataset):
+    def __getitem__(self, place):
+        x, y = super().__getitem__(place)
+        return x + torch.randn(6), y
 
-        train_dataloader = val_dataloader = _loader
+
+@pytest.mark.parametrize("views", [None, 2])
+def test_kept_outputs_teach_as_the_teacher_does(views, tmp_path):
+    class Loaders(pl.LightningDataModule):
+        def train_dataloader(self):
+            data = PlainData().data
+            return DataLoader(Indexed(Noisy(*data.tensors) if views else data, views), 16)
+
+        def val_dataloader(self):
+            return DataLoader(Indexed(PlainData().data), batch_size=16)
 
     class Numbered(Keeps):
         def training_step(self, batch, batch_idx):
@@ -508,7 +517,8 @@ def test_kept_outputs_teach_as_the_teacher_does(tmp_path):
     for teacher in (network, CachedTeacher(copy.deepcopy(network), tmp_path)):
         torch.manual_seed(3)
         module = Numbered()
-        fitting = fit(module, Distillation(teacher, student="model"), data=Loaders(), max_epochs=2)
+        callback = Distillation(teacher, student="model")
+        fitting = fit(module, callback, data=Loaders(), max_epochs=3)
         states.append(state_of(module))
         metrics.append(float(fitting.callback_metrics["val/kl_from_teacher"]))
     assert len(list(tmp_path.glob("train-*"))) >= 1

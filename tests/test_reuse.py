@@ -12,7 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from conftest import REPOSITORY, network
+from conftest import REPOSITORY, PlainData, network
+from foreign import Keeps
 from kdlit.__main__ import main
 from kdlit.app.cli import register_resolvers
 from kdlit.models import MLP
@@ -70,6 +71,34 @@ def test_what_kdlit_refuses_takes_one_line(command_line):
     with pytest.raises(SystemExit) as stopped:
         command_line("--model.features.hint.student_layer=hiden1")
     assert str(stopped.value).startswith("kdlit: student: MLP has no layer 'hiden1'")
+
+
+def test_the_callback_is_an_entry_of_somebodys_own_command_line(monkeypatch, tmp_path):
+    from lightning.pytorch.cli import LightningCLI
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    layers = {"in_features": 6, "widths": [4], "num_classes": 3}
+    callback = {
+        "class_path": "kdlit.Distillation",
+        "init_args": {
+            "teacher": {"class_path": "kdlit.models.MLP", "init_args": layers},
+            "label": {"class_path": "kdlit.HardLabels", "init_args": {"alpha": 0.25}},
+            "features": {"hint": {"class_path": "kdlit.objectives.Hint"}},
+            "student": "model",
+        },
+    }
+    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "max_epochs": 1,
+             "enable_model_summary": False, "enable_checkpointing": False}  # fmt: skip
+    (tmp_path / "job.yaml").write_text(
+        yaml.safe_dump({"trainer": {**quiet, "callbacks": [callback]}})
+    )
+    arguments = ["kdlit", "fit", "--config", "job.yaml", "--model.lr=0.5"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    cli = LightningCLI(Keeps, PlainData, save_config_callback=None)
+    found = cli.trainer.callback_metrics
+    total = 0.75 * found["loss"] + 0.25 * found["train/hard"] + 100 * found["train/hint"]
+    assert float(found["train/total"]) == pytest.approx(float(total), rel=1e-5)
 
 
 def test_without_its_extra_the_command_line_names_it(monkeypatch):

@@ -21,7 +21,7 @@ from kdlit.functional.precision import float32_at_least
 from kdlit.guest import PARTS, Call, Listener, Parts, Replacements, made_with
 from kdlit.metrics import teacher_metrics
 from kdlit.objectives import Objective, SoftLabels
-from kdlit.passes import first_batch
+from kdlit.passes import first_batch, show_view
 from kdlit.schedules import Weight, check_weight, weight_at
 
 _TRUTH = "truth"
@@ -63,9 +63,10 @@ class Distillation(pl.Callback):
             step; calls without gradients do not count.
         own_weight: weight of the module's own loss: a number or a schedule. None takes that of the
             label strategy's ground truth (1 - alpha), and 1 with `NoLabels`.
-        take_apart: gives the :class:`kdlit.batch.Batch` of a batch of the module's loader. Its
-            target and index are for objectives that need them, its inputs for the one call before
-            training by which those that look into layers learn the shapes.
+        take_apart: gives the :class:`kdlit.batch.Batch` of a batch of the module's loader; None
+            takes `Batch.of`, which knows `(x, y)`, `(x, y, index)` and mappings. Its target and
+            index are for objectives that need them, its inputs for the one call before training by
+            which those that look into layers learn the shapes.
 
     Raises:
         ConfigError: if an argument cannot work; when a training begins, if there is no such
@@ -86,7 +87,7 @@ class Distillation(pl.Callback):
         features: Mapping[str, Objective] | None = None,
         student: str | None = None,
         own_weight: Weight | None = None,
-        take_apart: Callable[[Any], Batch] = Batch.of,
+        take_apart: Callable[[Any], Batch] | None = None,
     ) -> None:
         strategy = SoftLabels() if label is None else label
         self._distiller = Distiller(teacher, _without_truth(strategy), features or {})
@@ -100,7 +101,7 @@ class Distillation(pl.Callback):
             own_weight = strategy.weights.get(_TRUTH, 0.0) if strategy.weights else 1.0
         self.own_weight = check_weight("own_weight", own_weight)
         self.student = student
-        self._take_apart = take_apart
+        self._take_apart = take_apart or Batch.of
         self._fitted: pl.LightningModule | None = None
         self._parts: Parts | None = None
         self._replacements = Replacements()
@@ -137,8 +138,9 @@ class Distillation(pl.Callback):
         if stage == "fit":
             self._prepare(module, student)
             self._replacements.put(module, "training_step", self._in_training(module))
+        teacher = self._distiller.teacher
         # A teacher that follows the student has nothing to say where none is trained.
-        if self._distiller.teacher and (stage == "fit" or not self._distiller.teacher.changes):
+        if teacher is not None and (stage == "fit" or not teacher.changes):
             for name in ("validation_step", "test_step"):
                 if is_overridden(name, module):
                     self._replacements.put(module, name, self._in_evaluation(module, name))
@@ -279,7 +281,8 @@ class Distillation(pl.Callback):
         self._distiller.count_from(trainer.global_step)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Turn to what the teacher says in this epoch."""
+        """Turn to the epoch's view of the samples, and to what the teacher says of it."""
+        show_view(trainer)
         self._distiller.turn_to_training(trainer.current_epoch)
 
     def on_train_batch_end(

@@ -19,6 +19,7 @@ from kdlit import checks
 from kdlit.batch import Batch, Outputs, probabilities
 from kdlit.errors import ConfigError, NonFiniteError
 from kdlit.metrics import ClassifierMetrics
+from kdlit.passes import show_view
 from kdlit.schedules import Weight, weight_at
 from kdlit.tally import Tally
 
@@ -222,21 +223,16 @@ class ClassifierModule(pl.LightningModule):
                 "a run with views of samples cannot go on with a loader that has workers, which "
                 f"draw before the epoch is known: set num_workers to 0, got {workers}"
             )
-        self._set_view()
+        show_view(self.trainer)
         if self.device.type == "cpu":
             for optimizer in self.trainer.optimizers:
                 for name in _HEALTH_CHECKS:
                     setattr(optimizer, name, _nothing)
 
-    def _set_view(self) -> None:
-        dataset: Any = getattr(self.trainer.train_dataloader, "dataset", None)
-        if hasattr(dataset, "set_view"):
-            dataset.set_view(self.current_epoch)
-
     def on_train_epoch_start(self) -> None:
         """Begin the epoch's means, and its view of the samples."""
         self._tally = Tally()
-        self._set_view()
+        show_view(self.trainer)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Act on Lightning's step; else advance a schedule by epochs when Lightning would."""

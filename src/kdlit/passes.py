@@ -32,6 +32,13 @@ def _transferred(module: pl.LightningModule, raw: Any) -> Any:
     return module._apply_batch_transfer_handler(raw, device=module.device, dataloader_idx=0)
 
 
+def show_view(trainer: pl.Trainer) -> None:
+    """Let a training set with several views of its samples show that of the epoch."""
+    dataset: Any = getattr(trainer.train_dataloader, "dataset", None)
+    if hasattr(dataset, "set_view"):
+        dataset.set_view(trainer.current_epoch)
+
+
 def surroundings(module: pl.LightningModule, *, train: bool) -> Surroundings:
     """Return what a teacher may learn of a module's data; of the training data if `train`."""
     trainer = module.trainer
