@@ -51,10 +51,12 @@ def test_a_network_of_torchvision_without_its_pretrained_weights(monkeypatch):
         raise AssertionError("weights were asked for")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", never)
-    network = build_network(
-        {"_target_": "torchvision.models.squeezenet1_1", "weights": "DEFAULT", "num_classes": 3}
-    )
-    assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+    for node in (
+        {"_target_": "torchvision.models.squeezenet1_1"},
+        {"_target_": "kdlit.models.torchvision_network", "name": "squeezenet1_1"},
+    ):
+        network = build_network({**node, "weights": "DEFAULT", "num_classes": 3})
+        assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,7 @@ def test_a_network_of_torchvision_without_its_pretrained_weights(monkeypatch):
         {"_target_": "kdlit.models.MLP.load_state_dict"},
         {"_target_": "torchvision.models.get_model_weights", "name": "resnet18"},
         {"_target_": "torchvision.models.resnet.resnet18"},
+        {"_target_": "kdlit.models.vision.torchvision_network"},
         {"_target_": "torchvision.models.RESNET18"},
         {"_target_": "torchvision.models.googlenet", "weights": "DEFAULT"},
         {"_target_": "timm.models.load_checkpoint"},

@@ -16,13 +16,15 @@ FLOORS = [
     {"checks", "files", "randomness"},
     {"functional", "weights", "schedules"},
     {"batch", "models", "tally"},
-    {"taps", "mixup", "allowlist"},
+    {"taps", "mixup", "allowlist", "guest"},
     {"loading", "metrics", "objectives", "teachers", "loggers", "progress"},
     {"data"},
-    {"reproducibility", "classifier", "passes"},
-    {"supervised", "distillation"},
+    {"reproducibility", "passes"},
+    {"classifier"},
+    {"supervised", "distiller"},
+    {"distillation", "callback"},
     {"demo", "evaluation", "export", "report"},
-    {"app"},
+    {"app", "__main__"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")

@@ -1,9 +1,15 @@
 import os
 import pickle
+import shutil
+import warnings
+from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
+from torch.utils.data import DataLoader
 
 from kdlit import load_weights, save_weights
 from kdlit.errors import ConfigError
@@ -13,6 +19,13 @@ from kdlit.weights import read_metadata
 class Bomb:
     def __reduce__(self):
         return os.system, ("touch exploded",)
+
+
+class Evil:
+    """Would write a file, by a function of a module that torch does not block."""
+
+    def __reduce__(self):
+        return shutil.copyfile, (__file__, "exploded")
 
 
 @pytest.fixture
@@ -49,6 +62,74 @@ def test_prefixes_of_wrappers_come_off(net, tmp_path, prefix, wrapped):
     other = fresh()
     load_weights(other, tmp_path / "net.pt")
     assert same(net, other)
+
+
+class Theirs(pl.LightningModule):
+    """Keeps objects among its hyperparameters, as other people's modules do."""
+
+    def __init__(self, backbone, where=Path("some/where"), loss=None, config=None):
+        super().__init__()
+        self.save_hyperparameters()
+        self.backbone, self.head = backbone, nn.Linear(2, 5)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    def training_step(self, batch, batch_idx):
+        return self.head(self.backbone(batch)).sum()
+
+
+def test_the_network_in_somebody_elses_checkpoint_is_found(net, tmp_path):
+    """Its hyperparameters hold a path, modules and a configuration: none of them is made."""
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    fit = pl.Trainer(max_epochs=1, accelerator="cpu", enable_checkpointing=False, **options)
+    loader = DataLoader(torch.randn(4, 3), batch_size=2)
+    config = OmegaConf.create({"lr": 0.1, "widths": [1, 2]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that modules should not be hyperparameters
+        fit.fit(Theirs(net, loss=nn.CrossEntropyLoss(), config=config), loader)
+        fit.save_checkpoint(tmp_path / "their.ckpt")
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "their.ckpt", weights_only=True)
+    for prefix in (None, "backbone", "backbone."):
+        other = fresh()
+        assert load_weights(other, tmp_path / "their.ckpt", prefix) is other
+        assert same(net, other)
+    with pytest.raises(ConfigError, match="under 'bone': `prefix` must begin with one of backbone"):
+        load_weights(fresh(), tmp_path / "their.ckpt", "bone")
+    head = load_weights(nn.Linear(2, 5), tmp_path / "their.ckpt", "head")
+    assert head.weight.shape == (5, 2)
+
+
+def test_of_several_networks_that_fit_one_must_be_named(net, tmp_path):
+    other = fresh()
+    both = nn.ModuleDict({"online": net, "target": other})
+    torch.save(both.state_dict(), tmp_path / "both.pt")
+    with pytest.raises(ConfigError, match="with `prefix` which of online, target is meant"):
+        load_weights(fresh(), tmp_path / "both.pt")
+    assert same(load_weights(fresh(), tmp_path / "both.pt", "online"), net)
+    student = nn.ModuleDict({"student": net, "features": nn.ModuleDict({"peer": other})})
+    torch.save(student.state_dict(), tmp_path / "student.pt")
+    assert same(load_weights(fresh(), tmp_path / "student.pt"), net)
+
+
+def test_a_compiled_network_loads_and_is_loaded(net, tmp_path):
+    module = nn.ModuleDict({"encoder": torch.compile(net, backend="eager")})
+    torch.save(module.state_dict(), tmp_path / "compiled.pt")
+    assert same(load_weights(fresh(), tmp_path / "compiled.pt"), net)
+    assert same(load_weights(fresh(), tmp_path / "compiled.pt", "encoder"), net)
+    compiled = torch.compile(fresh(), backend="eager")
+    assert same(load_weights(compiled, tmp_path / "compiled.pt"), net)
+
+
+def test_no_code_of_a_checkpoint_runs(net, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": net.state_dict(), "x": Evil()}, "evil.ckpt")
+    assert same(load_weights(fresh(), "evil.ckpt"), net)
+    torch.save({"state_dict": net.state_dict(), "x": Bomb()}, "bomb.ckpt")
+    with pytest.raises(ConfigError, match="could run code"):
+        load_weights(fresh(), "bomb.ckpt")
+    assert not (tmp_path / "exploded").exists()
 
 
 def damaged(path, net):

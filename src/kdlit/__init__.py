@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from kdlit.callback import Distillation
     from kdlit.distillation import DistillationModule
     from kdlit.errors import (
         ConfigError,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 # Imported on first use, so that `import kdlit` costs nothing.
 _HOMES = {
+    "kdlit.callback": ("Distillation",),
     "kdlit.distillation": ("DistillationModule",),
     "kdlit.errors": (
         "ConfigError",
@@ -88,6 +90,7 @@ __all__ = [
     "CachedTeacher",
     "ConfigError",
     "DataError",
+    "Distillation",
     "DistillationModule",
     "EMATeacher",
     "EnsembleTeacher",

@@ -12,7 +12,7 @@ from torch import nn
 from kdlit import models
 from kdlit.errors import ConfigError
 
-ALLOWED = "kdlit.models.<class>, timm.create_model and torchvision.models.<function>"
+ALLOWED = "kdlit.models.<name>, timm.create_model and torchvision.models.<function>"
 _WAY_OUT = "build the network yourself and pass it as `network=`"
 # Hydra's, which change nothing where all values are plain.
 _IGNORED = ("_target_", "_convert_", "_recursive_")
@@ -27,7 +27,7 @@ _CHANGED_BY_WEIGHTS = ("googlenet", "inception_v3")
 def build_network(node: object) -> nn.Module:
     """Make the network that a node names: a mapping with a `_target_` and its arguments.
 
-    Allowed are the classes of :mod:`kdlit.models`, `timm.create_model` with a name of timm's own
+    Allowed are the networks of :mod:`kdlit.models`, `timm.create_model` with a name of timm's own
     registry, and the functions in torchvision's registry of classifiers. Weights of others are
     never loaded.
 
@@ -42,7 +42,7 @@ def build_network(node: object) -> nn.Module:
     'MLP'
     >>> build_network({"_target_": "os.system", "command": "echo"})
     Traceback (most recent call last):
-    kdlit.errors.ConfigError: 'os.system' is not among what a file may name (kdlit.models.<class>, \
+    kdlit.errors.ConfigError: 'os.system' is not among what a file may name (kdlit.models.<name>, \
 timm.create_model and torchvision.models.<function>): build the network yourself and pass it as \
 `network=`
     """
@@ -66,8 +66,8 @@ def _maker(target: str, arguments: Mapping[str, Any]) -> Callable[[dict[str, Any
     """Return what makes a network of the arguments."""
     home, _, name = target.rpartition(".")
     if home == "kdlit.models" and name in models.__all__:
-        network: type[nn.Module] = getattr(models, name)
-        return lambda given: network(**given)
+        network: Callable[..., nn.Module] = getattr(models, name)
+        return lambda given: network(**_without_weights(given))
     if target == "timm.create_model":
         return _timm
     if home == "torchvision.models":

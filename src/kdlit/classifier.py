@@ -12,17 +12,19 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from kdlit import checks
 from kdlit.batch import Batch, Outputs, probabilities
 from kdlit.errors import ConfigError, NonFiniteError
 from kdlit.metrics import ClassifierMetrics
+from kdlit.passes import show_view
 from kdlit.schedules import Weight, weight_at
 from kdlit.tally import Tally
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
-SchedulerFactory = Callable[..., Any]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 DEFAULT_OPTIMIZER: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
 
@@ -35,6 +37,8 @@ def wants_total_steps(scheduler: SchedulerFactory) -> bool:
     >>> wants_total_steps(partial(torch.optim.lr_scheduler.StepLR, step_size=1))
     False
     """
+    if isinstance(scheduler, partial) and "total_steps" in scheduler.keywords:
+        return scheduler.keywords["total_steps"] is None
     argument = inspect.signature(scheduler).parameters.get("total_steps")
     return argument is not None and argument.default in (None, inspect.Parameter.empty)
 
@@ -219,21 +223,16 @@ class ClassifierModule(pl.LightningModule):
                 "a run with views of samples cannot go on with a loader that has workers, which "
                 f"draw before the epoch is known: set num_workers to 0, got {workers}"
             )
-        self._set_view()
+        show_view(self.trainer)
         if self.device.type == "cpu":
             for optimizer in self.trainer.optimizers:
                 for name in _HEALTH_CHECKS:
                     setattr(optimizer, name, _nothing)
 
-    def _set_view(self) -> None:
-        dataset: Any = getattr(self.trainer.train_dataloader, "dataset", None)
-        if hasattr(dataset, "set_view"):
-            dataset.set_view(self.current_epoch)
-
     def on_train_epoch_start(self) -> None:
         """Begin the epoch's means, and its view of the samples."""
         self._tally = Tally()
-        self._set_view()
+        show_view(self.trainer)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Act on Lightning's step; else advance a schedule by epochs when Lightning would."""
@@ -289,7 +288,8 @@ class ClassifierModule(pl.LightningModule):
             return optimizer
         if wants_total_steps(self._make_scheduler):
             self._steps_scheduler = True
-            scheduler = self._make_scheduler(optimizer, total_steps=self._total_steps())
+            make: Callable[..., LRScheduler] = self._make_scheduler
+            scheduler = make(optimizer, total_steps=self._total_steps())
         else:
             scheduler = self._make_scheduler(optimizer)
         if self.step_size is not None:

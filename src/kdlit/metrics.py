@@ -171,7 +171,7 @@ class ClassifierMetrics:
         self._reliability.update(scores, target)
         if teacher_logits is not None:
             if self._beside_teacher is None:
-                self._beside_teacher = _teacher_metrics().to(logits.device)
+                self._beside_teacher = teacher_metrics().to(logits.device)
             self._beside_teacher.update(logits, teacher_logits)
 
     def compute(self) -> dict[str, float]:
@@ -216,7 +216,8 @@ def _own_metrics(num_classes: int) -> MetricCollection:
     )
 
 
-def _teacher_metrics() -> MetricCollection:
+def teacher_metrics() -> MetricCollection:
+    """Return `agreement` and `kl_from_teacher`, to be updated with logits of both."""
     return MetricCollection(
         {"agreement": Agreement(), "kl_from_teacher": TeacherDivergence()}, compute_groups=False
     )

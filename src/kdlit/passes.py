@@ -1,13 +1,14 @@
 """Passes over the data before training: one batch for shapes, or every sample for a teacher."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import move_data_to_device
+from lightning_utilities.core.apply_func import apply_to_collection
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -17,18 +18,25 @@ from kdlit.errors import TeacherError
 from kdlit.teachers.surroundings import Split, Surroundings
 
 
-def first_batch(module: pl.LightningModule) -> Batch:
+def first_batch(module: pl.LightningModule, take_apart: Callable[[Any], Batch] = Batch.of) -> Batch:
     """Return the first batch that training would see, on the module's device."""
     trainer = module.trainer
     # The datamodule's loader, or the one that was given to fit() itself.
     raw = next(iter(trainer.fit_loop._data_source.dataloader()))
-    return Batch.of(_transferred(module, raw))
+    return take_apart(_transferred(module, raw))
 
 
 def _transferred(module: pl.LightningModule, raw: Any) -> Any:
     """Do what Lightning does to a batch before a step sees it."""
     raw = module._on_before_batch_transfer(raw, 0)
     return module._apply_batch_transfer_handler(raw, device=module.device, dataloader_idx=0)
+
+
+def show_view(trainer: pl.Trainer) -> None:
+    """Let a training set with several views of its samples show that of the epoch."""
+    dataset: Any = getattr(trainer.train_dataloader, "dataset", None)
+    if hasattr(dataset, "set_view"):
+        dataset.set_view(trainer.current_epoch)
 
 
 def surroundings(module: pl.LightningModule, *, train: bool) -> Surroundings:
@@ -141,10 +149,16 @@ def _split(name: str, loader: DataLoader[Any], module: pl.LightningModule) -> Sp
     )
 
 
-def in_the_type_of(network: torch.nn.Module, batch: Batch) -> Batch:
-    """Return a batch whose floating-point inputs have the type of a network's parameters."""
-    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
-    inputs = batch.inputs
-    if dtype is None or not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+def placed(network: torch.nn.Module, batch: Batch) -> Batch:
+    """Return a batch whose inputs are where a network's parameters are, and of their type.
+
+    Only floating-point tensors change their type.
+    """
+    weight = next((p for p in network.parameters() if p.is_floating_point()), None)
+    if weight is None:
         return batch
-    return replace(batch, inputs=inputs.to(dtype))
+
+    def moved(value: Tensor) -> Tensor:
+        return value.to(weight if value.is_floating_point() else weight.device)
+
+    return replace(batch, inputs=apply_to_collection(batch.inputs, Tensor, moved))

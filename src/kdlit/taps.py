@@ -132,7 +132,7 @@ class Taps:
                 }
             )
             self._probing = False
-            return self._collect(batch.run(network))
+            return self.collect(batch.run(network))
         finally:
             self._probing = False
             for module, mode in modes.items():
@@ -140,9 +140,10 @@ class Taps:
 
     def run(self, batch: Batch) -> Outputs:
         """Call the network and return its logits with the layers' outputs as `features`."""
-        return self._collect(batch.run(self.network))
+        return self.collect(batch.run(self.network))
 
-    def _collect(self, outputs: Outputs) -> Outputs:
+    def collect(self, outputs: Outputs) -> Outputs:
+        """Return the outputs of the call that has just ended, with the layers' as `features`."""
         found, self._found = self._found, {}
         missing = [name for name in self.layers if name not in found]
         if missing:

@@ -42,15 +42,18 @@ class CheckpointTeacher(NetworkTeacher):
     Args:
         network: the configuration of the network.
         path: a Lightning .ckpt, a .safetensors file, or a saved state dict.
+        prefix: under which the file holds the network; see :func:`kdlit.load_weights`.
         key: where this configuration stands, for errors.
     """
 
-    def __init__(self, network: DictConfig, path: str, key: str = "teacher") -> None:
+    def __init__(
+        self, network: DictConfig, path: str, prefix: str | None = None, key: str = "teacher"
+    ) -> None:
         self.network, self.key = network, key
         self.path = Path(path)
         self.loaded = build_part(network, f"{key}.network")
         try:
-            load_weights(self.loaded, self.path)
+            load_weights(self.loaded, self.path, prefix)
         except ConfigError as error:
             raise TeacherError(f"{key}.path: {error}") from error
 

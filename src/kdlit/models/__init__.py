@@ -3,5 +3,6 @@
 from kdlit.models.article import ArticleCNN
 from kdlit.models.convnet import ConvNet
 from kdlit.models.mlp import MLP
+from kdlit.models.vision import torchvision_network
 
-__all__ = ["MLP", "ArticleCNN", "ConvNet"]
+__all__ = ["MLP", "ArticleCNN", "ConvNet", "torchvision_network"]
