@@ -15,8 +15,10 @@ from kdlit.mixup import Mix
 from kdlit.objectives import DryRun, Objective, SoftLabels
 from kdlit.objectives.base import acts_after_step, looks_inside
 from kdlit.passes import first_batch, in_the_type_of, surroundings
+from kdlit.positions import Positions
 from kdlit.schedules import Weight
 from kdlit.taps import Taps
+from kdlit.tasks import Task
 from kdlit.teachers import TeacherSource, as_source
 
 
@@ -41,10 +43,12 @@ class DistillationModule(ClassifierModule):
 
     Batches may be `(x, y)`, `(x, y, index)` or mappings; see :class:`kdlit.batch.Batch`. Beside
     the values of :class:`kdlit.classifier.ClassifierModule`, validation and test log `agreement`
-    and `kl_from_teacher`, and the test the teacher's own values as `test/teacher_accuracy` etc.
+    and `kl_from_teacher`, and the test the teacher's own values as `test/teacher_accuracy` etc.;
+    where the label strategy has another task than one of C classes, what that measures.
 
     Args:
-        student: the network to train; maps a batch's inputs to logits (N, C).
+        student: the network to train; maps a batch's inputs to logits (N, C), or (N, ..., C) with
+            `positions`.
         teacher: a trained network, frozen in place, or a
             :class:`kdlit.teachers.TeacherSource`; None where the label strategy needs none.
         label: what the student is asked to imitate; default :class:`kdlit.SoftLabels`.
@@ -55,10 +59,13 @@ class DistillationModule(ClassifierModule):
             :class:`kdlit.mixup.Mixup`; None leaves it as it is.
         step_size: samples per step, where the loader's batches have more; see
             :class:`kdlit.classifier.ClassifierModule`.
+        positions: which positions are learned from where both networks answer each token, such as
+            :class:`kdlit.positions.Tokens`; None where they answer each sample.
 
     Raises:
         ConfigError: if student and teacher share parameters, if `label` or one of `features` is no
-            objective, if two terms have the same name, or if there are none.
+            objective, if two terms have the same name, if there are none, or if `mix` or an
+            objective cannot do with `positions`.
         TeacherError: if an objective needs a teacher and there is none; at the first batch,
             if student and teacher disagree in the number of classes.
 
@@ -79,8 +86,9 @@ class DistillationModule(ClassifierModule):
         features: Mapping[str, Objective] | None = None,
         mix: Mix | None = None,
         step_size: int | None = None,
+        positions: Positions | None = None,
     ) -> None:
-        super().__init__(optimizer, scheduler, step_size)
+        super().__init__(optimizer, scheduler, step_size, positions)
         self.mix = mix
         self.student = student
         self.label = SoftLabels() if label is None else label
@@ -107,6 +115,8 @@ class DistillationModule(ClassifierModule):
                 f"two terms would be logged as {twice[0]!r}: give the feature objective another "
                 "name"
             )
+        if positions is not None:
+            self._check_rows()
         # In a tuple, where torch does not look for submodules.
         self._teacher: tuple[TeacherSource, ...] = ()
         setattr(self, "teacher", teacher)  # noqa: B010
@@ -118,6 +128,28 @@ class DistillationModule(ClassifierModule):
         self._is_set_up = False
         self._seen: tuple[Outputs, Outputs | None, Batch] | None = None
         self._last_step = 0
+
+    def _check_rows(self) -> None:
+        """Refuse what needs samples where rows are positions."""
+        if self.mix is not None and not self.mix.keeps_target:
+            raise ConfigError(f"{self.mix!r} mixes samples, and `positions` chooses within them")
+        for objective in self.objectives.values():
+            if objective.needs_index:
+                raise ConfigError(
+                    f"{type(objective).__name__} remembers samples by their number, and with "
+                    "`positions` each position is a row, which has none: leave one of them out"
+                )
+            if type(objective).deployed is not Objective.deployed:
+                raise ConfigError(
+                    f"{type(objective).__name__} ships another network than the student, one that "
+                    "answers samples, and `positions` wants one that answers each of theirs: leave "
+                    "one of them out"
+                )
+
+    @property
+    def task(self) -> Task:
+        """What the networks' outputs mean: the label strategy says."""
+        return self.label.task
 
     @property
     def objectives(self) -> dict[str, Objective]:
@@ -182,6 +214,7 @@ class DistillationModule(ClassifierModule):
         """
         if self.teacher is not None:
             self.teacher.begin(self.student)
+        batch = self.with_rows(batch)
         self._set_up_objectives(self._dry_run(batch), batch)
         self._untap()
 
@@ -231,7 +264,7 @@ class DistillationModule(ClassifierModule):
             batch = first_batch(self)
         if self.step_size is not None:
             batch = batch.split(self.step_size)[0]
-        return in_the_type_of(self.student, batch)
+        return in_the_type_of(self.student, self.with_rows(batch))
 
     def _undisturbed(self) -> AbstractContextManager[None]:
         """Return a context whose random numbers the training does not miss."""
@@ -343,7 +376,7 @@ class DistillationModule(ClassifierModule):
         if ours != theirs:
             raise TeacherError(
                 f"the student has {ours[1]} classes and the teacher {theirs[1]}: both need the "
-                "same ones"
+                "same ones (of language models, one vocabulary)"
                 if ours[1] != theirs[1]
                 else f"the student answers {ours[0]} samples and the teacher {theirs[0]} of the "
                 "same batch"

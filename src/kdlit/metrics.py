@@ -1,5 +1,6 @@
 """Metrics of a classifier, and of a student beside its teacher, on top of torchmetrics."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ ECE_BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017 (arXiv:1706.04599), section 5."""
 
 
-class _SampleMean(Metric):
+class SampleMean(Metric):
     """Mean over all samples seen, also when batches and processes differ in size."""
 
     full_state_update = False
@@ -28,15 +29,17 @@ class _SampleMean(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def _add(self, batch_mean: Tensor, count: int) -> None:
-        self.total += batch_mean.float() * count
-        self.count += count
+        # The mean over no samples is no number, and adds none.
+        if count:
+            self.total += batch_mean.float() * count
+            self.count += count
 
     def compute(self) -> Tensor:
         """Return the mean."""
         return self.total / self.count
 
 
-class NegativeLogLikelihood(_SampleMean):
+class NegativeLogLikelihood(SampleMean):
     r"""Negative log-likelihood of the ground truth, in nats per sample.
 
     .. math:: \mathrm{NLL} = -\frac1N \sum_n \log \mathrm{softmax}(z_n)_{y_n}
@@ -56,7 +59,7 @@ class NegativeLogLikelihood(_SampleMean):
         self._add(F.cross_entropy(logits.float(), target), len(target))
 
 
-class Agreement(_SampleMean):
+class Agreement(SampleMean):
     r"""Top-1 agreement: the share of samples on which student and teacher decide alike.
 
     .. math:: \frac1N \sum_n [\arg\max z_n = \arg\max t_n]
@@ -78,7 +81,7 @@ class Agreement(_SampleMean):
         self._add(same.float().mean(), len(same))
 
 
-class TeacherDivergence(_SampleMean):
+class TeacherDivergence(SampleMean):
     r"""KL divergence of the student from its teacher at T = 1, in nats per sample.
 
     :func:`kdlit.functional.kl_divergence`, averaged over all samples. `update` takes student and
@@ -139,11 +142,56 @@ class Reliability(Metric):
         return self.sums
 
 
-class ClassifierMetrics:
+class NetworkMetrics(ABC):
+    """What is measured of a network over a data set, and beside its teacher.
+
+    The metrics are made at the first batch, when the number of outputs and the device are known,
+    so that a user need not say either.
+    """
+
+    def __init__(self) -> None:
+        self._own: MetricCollection | None = None
+        self._beside_teacher: MetricCollection | None = None
+
+    @abstractmethod
+    def update(self, logits: Tensor, target: Tensor, teacher_logits: Tensor | None = None) -> None:
+        """Add a batch: logits (N, C), targets, and teacher logits (N, C) if there is a teacher."""
+
+    @abstractmethod
+    def _own_metrics(self, outputs: int) -> MetricCollection:
+        """Make what is measured of a network with C outputs."""
+
+    @abstractmethod
+    def _teacher_metrics(self) -> MetricCollection:
+        """Make what is measured of student and teacher together."""
+
+    def _own_for(self, logits: Tensor) -> MetricCollection:
+        if self._own is None:
+            self._own = self._own_metrics(logits.shape[-1]).to(logits.device)
+        return self._own
+
+    def _beside_for(self, logits: Tensor) -> MetricCollection:
+        if self._beside_teacher is None:
+            self._beside_teacher = self._teacher_metrics().to(logits.device)
+        return self._beside_teacher
+
+    def compute(self) -> dict[str, float]:
+        """Return the values over everything seen, on all processes."""
+        found: dict[str, float] = {}
+        for collection in (self._own, self._beside_teacher):
+            if collection is not None:
+                found |= {name: float(value) for name, value in collection.compute().items()}
+        return found
+
+    def reliability(self) -> list[dict[str, float]]:
+        """Return the bins of a reliability diagram, where the network has one confidence."""
+        return []
+
+
+class ClassifierMetrics(NetworkMetrics):
     """Accuracy, calibration error and NLL of a network; agreement and KL beside its teacher.
 
-    The metrics are made at the first batch, when the number of classes and the device are known,
-    so that a user need not say either. ECE is the expected calibration error over 15 equal bins
+    ECE is the expected calibration error over 15 equal bins
     of the top-class confidence (Guo et al. 2017). All values are fractions or nats, not percent.
 
     >>> metrics = ClassifierMetrics()
@@ -154,33 +202,37 @@ class ClassifierMetrics:
     """
 
     def __init__(self) -> None:
-        self._own: MetricCollection | None = None
-        self._beside_teacher: MetricCollection | None = None
+        super().__init__()
         self._reliability: Reliability | None = None
 
     def update(self, logits: Tensor, target: Tensor, teacher_logits: Tensor | None = None) -> None:
         """Add a batch: logits (N, C), targets (N,), teacher logits (N, C) if there is a teacher."""
-        if self._own is None:
-            self._own = _own_metrics(logits.shape[-1]).to(logits.device)
-        scores = probabilities(logits)
-        self._own["accuracy"].update(scores, target)
-        self._own["ece"].update(scores, target)
-        self._own["nll"].update(logits, target)
+        own, scores = self._own_for(logits), probabilities(logits)
+        own["accuracy"].update(scores, target)
+        own["ece"].update(scores, target)
+        own["nll"].update(logits, target)
         if self._reliability is None:
             self._reliability = Reliability().to(logits.device)
         self._reliability.update(scores, target)
         if teacher_logits is not None:
-            if self._beside_teacher is None:
-                self._beside_teacher = _teacher_metrics().to(logits.device)
-            self._beside_teacher.update(logits, teacher_logits)
+            self._beside_for(logits).update(logits, teacher_logits)
 
-    def compute(self) -> dict[str, float]:
-        """Return the values over everything seen, on all processes."""
-        found: dict[str, float] = {}
-        for collection in (self._own, self._beside_teacher):
-            if collection is not None:
-                found |= {name: float(value) for name, value in collection.compute().items()}
-        return found
+    def _own_metrics(self, outputs: int) -> MetricCollection:
+        ece = MulticlassCalibrationError(outputs, n_bins=ECE_BINS, validate_args=False)
+        return MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(outputs, average="micro", validate_args=False),
+                "ece": ece,
+                "nll": NegativeLogLikelihood(),
+            },
+            compute_groups=False,
+        )
+
+    def _teacher_metrics(self) -> MetricCollection:
+        return MetricCollection(
+            {"agreement": Agreement(), "kl_from_teacher": TeacherDivergence()},
+            compute_groups=False,
+        )
 
     def reliability(self) -> list[dict[str, float]]:
         """Return the bins of the reliability diagram, over everything seen, on all processes.
@@ -203,20 +255,3 @@ class ClassifierMetrics:
             }
             for place, (confidence, hits, count) in enumerate(self._reliability.compute().tolist())
         ]
-
-
-def _own_metrics(num_classes: int) -> MetricCollection:
-    return MetricCollection(
-        {
-            "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
-            "ece": MulticlassCalibrationError(num_classes, n_bins=ECE_BINS, validate_args=False),
-            "nll": NegativeLogLikelihood(),
-        },
-        compute_groups=False,
-    )
-
-
-def _teacher_metrics() -> MetricCollection:
-    return MetricCollection(
-        {"agreement": Agreement(), "kl_from_teacher": TeacherDivergence()}, compute_groups=False
-    )
