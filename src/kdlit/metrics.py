@@ -29,10 +29,8 @@ class SampleMean(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def _add(self, batch_mean: Tensor, count: int) -> None:
-        # The mean over no samples is no number, and adds none.
-        if count:
-            self.total += batch_mean.float() * count
-            self.count += count
+        self.total += batch_mean.float() * count
+        self.count += count
 
     def compute(self) -> Tensor:
         """Return the mean."""
@@ -153,9 +151,25 @@ class NetworkMetrics(ABC):
         self._own: MetricCollection | None = None
         self._beside_teacher: MetricCollection | None = None
 
-    @abstractmethod
     def update(self, logits: Tensor, target: Tensor, teacher_logits: Tensor | None = None) -> None:
-        """Add a batch: logits (N, C), targets, and teacher logits (N, C) if there is a teacher."""
+        """Add a batch: logits (N, C), targets, teacher logits (N, C) if there is a teacher.
+
+        Of no samples, N = 0, the metrics are made all the same: the processes of a training must
+        have the same ones when they add them up.
+        """
+        if self._own is None:
+            self._own = self._own_metrics(logits.shape[-1]).to(logits.device)
+        if teacher_logits is not None and self._beside_teacher is None:
+            self._beside_teacher = self._teacher_metrics().to(logits.device)
+        if not len(logits):
+            return
+        self._add(self._own, logits, target)
+        if self._beside_teacher is not None and teacher_logits is not None:
+            self._beside_teacher.update(logits, teacher_logits)
+
+    @abstractmethod
+    def _add(self, own: MetricCollection, logits: Tensor, target: Tensor) -> None:
+        """Add a batch to what is measured of the network itself."""
 
     @abstractmethod
     def _own_metrics(self, outputs: int) -> MetricCollection:
@@ -164,16 +178,6 @@ class NetworkMetrics(ABC):
     @abstractmethod
     def _teacher_metrics(self) -> MetricCollection:
         """Make what is measured of student and teacher together."""
-
-    def _own_for(self, logits: Tensor) -> MetricCollection:
-        if self._own is None:
-            self._own = self._own_metrics(logits.shape[-1]).to(logits.device)
-        return self._own
-
-    def _beside_for(self, logits: Tensor) -> MetricCollection:
-        if self._beside_teacher is None:
-            self._beside_teacher = self._teacher_metrics().to(logits.device)
-        return self._beside_teacher
 
     def compute(self) -> dict[str, float]:
         """Return the values over everything seen, on all processes."""
@@ -191,8 +195,8 @@ class NetworkMetrics(ABC):
 class ClassifierMetrics(NetworkMetrics):
     """Accuracy, calibration error and NLL of a network; agreement and KL beside its teacher.
 
-    ECE is the expected calibration error over 15 equal bins
-    of the top-class confidence (Guo et al. 2017). All values are fractions or nats, not percent.
+    ECE is the expected calibration error over 15 equal bins of the top-class confidence (Guo et al.
+    2017). All values are fractions or nats, not percent.
 
     >>> metrics = ClassifierMetrics()
     >>> logits, target = torch.tensor([[9.0, 0.0], [0.0, 9.0]]), torch.tensor([0, 1])
@@ -205,17 +209,14 @@ class ClassifierMetrics(NetworkMetrics):
         super().__init__()
         self._reliability: Reliability | None = None
 
-    def update(self, logits: Tensor, target: Tensor, teacher_logits: Tensor | None = None) -> None:
-        """Add a batch: logits (N, C), targets (N,), teacher logits (N, C) if there is a teacher."""
-        own, scores = self._own_for(logits), probabilities(logits)
+    def _add(self, own: MetricCollection, logits: Tensor, target: Tensor) -> None:
+        scores = probabilities(logits)
         own["accuracy"].update(scores, target)
         own["ece"].update(scores, target)
         own["nll"].update(logits, target)
         if self._reliability is None:
             self._reliability = Reliability().to(logits.device)
         self._reliability.update(scores, target)
-        if teacher_logits is not None:
-            self._beside_for(logits).update(logits, teacher_logits)
 
     def _own_metrics(self, outputs: int) -> MetricCollection:
         ece = MulticlassCalibrationError(outputs, n_bins=ECE_BINS, validate_args=False)

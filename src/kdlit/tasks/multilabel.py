@@ -61,16 +61,12 @@ class MultilabelMetrics(NetworkMetrics):
     {'bce': 0.0, 'f1_macro': 1.0, 'f1_micro': 1.0, 'map': 1.0}
     """
 
-    def update(self, logits: Tensor, target: Tensor, teacher_logits: Tensor | None = None) -> None:
-        """Add a batch: logits and targets (N, C), the teacher's logits if there is a teacher."""
+    def _add(self, own: MetricCollection, logits: Tensor, target: Tensor) -> None:
         if target.is_floating_point() and ((target != 0) & (target != 1)).any():
             raise ConfigError("what is measured of several labels needs targets that are 0 or 1")
         scores, truth = torch.sigmoid(logits.float()), target.long()
-        own = self._own_for(logits)
         for name, metric in own.items():
             metric.update(logits if name == "bce" else scores, truth)
-        if teacher_logits is not None:
-            self._beside_for(logits).update(logits, teacher_logits)
 
     def _own_metrics(self, outputs: int) -> MetricCollection:
         return MetricCollection(

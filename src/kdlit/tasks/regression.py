@@ -47,16 +47,13 @@ class RegressionMetrics(NetworkMetrics):
     {'mae': 0.333, 'mse': 0.333, 'r2': 0.5}
     """
 
-    def update(self, logits: Tensor, target: Tensor, teacher_logits: Tensor | None = None) -> None:
-        """Add a batch: predictions (N, D), targets, the teacher's predictions if there are any."""
+    def _add(self, own: MetricCollection, logits: Tensor, target: Tensor) -> None:
         target = columns(target, logits)
-        for name, metric in self._own_for(logits).items():
+        for name, metric in own.items():
             # R² is a difference of large sums.
             exact = name == "r2" and logits.device.type != "mps"
             dtype = torch.float64 if exact else torch.float32
             metric.update(logits.to(dtype), target.to(dtype))
-        if teacher_logits is not None:
-            self._beside_for(logits).update(logits, teacher_logits)
 
     def _own_metrics(self, outputs: int) -> MetricCollection:
         return MetricCollection(
