@@ -10,7 +10,14 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import PlainData, network, trainer
-from kdlit import DistillationModule, SoftLabels, SupervisedModule, Tokens
+from kdlit import (
+    CachedTeacher,
+    DistillationModule,
+    EnsembleTeacher,
+    SoftLabels,
+    SupervisedModule,
+    Tokens,
+)
 from kdlit.errors import ConfigError, NonFiniteError
 from kdlit.objectives import (
     OFA,
@@ -203,6 +210,22 @@ def test_alpha_zero_needs_no_teacher_and_is_the_supervised_training():
     assert all(torch.equal(one[name], two[name]) for name in two)
 
 
+@pytest.mark.parametrize(
+    ("kind", "outputs", "label"),
+    [("labels", 3, MultilabelSoftLabels()), ("numbers", 2, RegressionLabels())],
+)
+def test_an_ensemble_teaches_the_mean_of_its_outputs(kind, outputs, label):
+    members = [network(classes=outputs) for _ in range(3)]
+    module = DistillationModule(
+        network(classes=outputs), EnsembleTeacher(members, average="logits"), label
+    )
+    (found,) = trainer().test(module, Data(kind), verbose=False)
+    x, y = Data(kind).data.tensors
+    mean = torch.stack([member(x) for member in members]).mean(dim=0)
+    expected = label.task.loss(mean, y).item()
+    assert found[f"test/teacher_{label.task.criterion}"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_features_alone_may_have_a_task():
     label = NoLabels(Regression())
     features = {"alike": SimilarityPreserving("0", "0")}
@@ -225,8 +248,9 @@ def test_a_loss_that_is_not_finite_stops_the_training():
 # Errors -----------------------------------------------------------------------------------------
 
 
-def fitted(label, data, outputs=3, **parts):
-    module = DistillationModule(network(classes=outputs), network(classes=outputs), label, **parts)
+def fitted(label, data, outputs=3, teacher=None, **parts):
+    teacher = teacher or network(classes=outputs)
+    module = DistillationModule(network(classes=outputs), teacher, label, **parts)
     trainer(limit_val_batches=0).fit(module, data)
 
 
@@ -268,6 +292,14 @@ class Fractions(Data):
         (
             lambda: SupervisedModule(network(), label_smoothing=0.1, task=Regression()),
             r"`label_smoothing` smooths classes, and Regression\(\) was given",
+        ),
+        (
+            lambda: fitted(MultilabelSoftLabels(), None, teacher=EnsembleTeacher([network()])),
+            r"EnsembleTeacher answers log-prob.* task is Multilabel\(\): .*average='logits'",
+        ),
+        (
+            lambda: fitted(RegressionLabels(), None, teacher=CachedTeacher(network(), "", top_k=2)),
+            r"CachedTeacher answers log-prob.* task is Regression\(\): .*top_k=None",
         ),
         (lambda: Multiclass(label_smoothing=2.0), "`label_smoothing` must lie in"),
         (lambda: MultilabelSoftLabels(temperature=0), "`temperature` must be finite and > 0"),

@@ -59,7 +59,8 @@ def batches(labels, count: int = 3) -> list[dict]:
 
 
 def loader(data: list[dict]) -> DataLoader:
-    return DataLoader(data, batch_size=None)
+    """Return a loader of what a tokenizer returns."""
+    return DataLoader([transformers.BatchEncoding(batch) for batch in data], batch_size=None)
 
 
 def tags(ids, mask):

@@ -70,6 +70,9 @@ class Samples:
         return outputs
 
 
+SAMPLES = Samples()
+
+
 class Whole:
     """The whole answer, of any shape (N, ..., C)."""
 
@@ -94,7 +97,7 @@ class Batch:
     inputs: Any
     target: Tensor | None = None
     index: Tensor | None = None
-    rows: Rows = field(default_factory=Samples)
+    rows: Rows = SAMPLES
 
     @classmethod
     def of(cls, batch: Any) -> "Batch":

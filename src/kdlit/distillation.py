@@ -65,7 +65,7 @@ class DistillationModule(ClassifierModule):
     Raises:
         ConfigError: if student and teacher share parameters, if `label` or one of `features` is no
             objective, if two terms have the same name, if there are none, or if `mix` or an
-            objective cannot do with `positions`.
+            objective cannot do with `positions`, or the teacher with the task.
         TeacherError: if an objective needs a teacher and there is none; at the first batch,
             if student and teacher disagree in the number of classes.
 
@@ -173,7 +173,14 @@ class DistillationModule(ClassifierModule):
                 "student and teacher share parameters; freezing the teacher would freeze the "
                 "student. Give the teacher a copy (copy.deepcopy)"
             )
-        self._teacher = () if value is None else (as_source(value),)
+        source = None if value is None else as_source(value)
+        if source is not None and source.normalizes and not self.task.exclusive:
+            raise ConfigError(
+                f"{type(source).__name__} answers log-probabilities of one class out of C, and the "
+                f"task is {self.task!r}: let an ensemble take average='logits', and a cache keep "
+                "all outputs (top_k=None)"
+            )
+        self._teacher = () if source is None else (source,)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DistillationModule":
         """Move the teacher along: torch calls this for `.to()`, `.cuda()`, `.half()` and so on."""

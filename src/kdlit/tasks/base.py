@@ -15,11 +15,14 @@ class Task(ABC):
     is. To add one, subclass it and name it as the `task` of a label strategy.
 
     Attributes:
+        exclusive: whether a sample is of one of the C classes, so that its outputs are one
+            distribution. Teachers that answer log-probabilities serve no other task.
         criterion: the name, as in `val/nll`, of the measured value that is the loss: it must stay
             finite, and `ReduceLROnPlateau` watches it.
         shown: the name of the measured value that the progress bar shows.
     """
 
+    exclusive: bool = False
     criterion: str
     shown: str
 

@@ -27,6 +27,7 @@ class Multiclass(Task):
     [[0.25, 0.25, 0.25, 0.25]]
     """
 
+    exclusive = True
     criterion = "nll"
     shown = "accuracy"
 

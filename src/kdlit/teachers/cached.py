@@ -95,6 +95,7 @@ class CachedTeacher(TeacherSource):
         self.folder, self.dtype = Path(folder), dtype
         self.top_k = None if top_k is None else checks.integer("top_k", top_k)
         self.batch_size = checks.integer("batch_size", batch_size)
+        self.normalizes = self.top_k is not None or self.source.normalizes
         self.tables: dict[str, Table] = {}
         self.seconds = 0.0
         self._layers: tuple[str, ...] = ()
