@@ -301,6 +301,8 @@ class Fractions(Data):
             lambda: fitted(RegressionLabels(), None, teacher=CachedTeacher(network(), "", top_k=2)),
             r"CachedTeacher answers log-prob.* task is Regression\(\): .*top_k=None",
         ),
+        (lambda: SupervisedModule(network(), task=Multilabel), "`task` must be a task such as"),
+        (lambda: NoLabels("regression"), "`task` must be a task .* got 'regression'"),
         (lambda: Multiclass(label_smoothing=2.0), "`label_smoothing` must lie in"),
         (lambda: MultilabelSoftLabels(temperature=0), "`temperature` must be finite and > 0"),
         (lambda: BoundedRegressionLabels(margin=-1.0), "`margin` must be finite and >= 0"),

@@ -11,6 +11,7 @@ from kdlit.objectives.base import target_of
 from kdlit.positions import Positions
 from kdlit.schedules import Weight
 from kdlit.tasks import Multiclass, Task
+from kdlit.tasks.base import check_task
 
 
 class SupervisedModule(ClassifierModule):
@@ -52,7 +53,7 @@ class SupervisedModule(ClassifierModule):
                 f"`label_smoothing` smooths classes, and {task!r} was given: leave one of them out"
             )
         self.network = network
-        self._task = Multiclass(label_smoothing) if task is None else task
+        self._task = Multiclass(label_smoothing) if task is None else check_task(task)
 
     @property
     def trained(self) -> nn.Module:

@@ -5,6 +5,7 @@ from torch import Tensor
 from kdlit.batch import Batch, Outputs
 from kdlit.objectives.base import Objective
 from kdlit.tasks import MULTICLASS, Task
+from kdlit.tasks.base import check_task
 
 
 class NoLabels(Objective):
@@ -17,6 +18,9 @@ class NoLabels(Objective):
     Args:
         task: what the networks' outputs mean, for what is measured.
 
+    Raises:
+        ConfigError: if `task` is no task.
+
     >>> NoLabels().weights
     {}
     """
@@ -25,7 +29,7 @@ class NoLabels(Objective):
 
     def __init__(self, task: Task = MULTICLASS) -> None:
         super().__init__()
-        self.task = task
+        self.task = check_task(task)
         self.weights = {}
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:

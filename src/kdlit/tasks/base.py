@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from kdlit.errors import ConfigError
 from kdlit.metrics import NetworkMetrics
 
 
@@ -52,3 +53,15 @@ class Task(ABC):
     def __repr__(self) -> str:
         """Show the kind."""
         return f"{type(self).__name__}()"
+
+
+def check_task(task: object) -> Task:
+    """Return a task, or raise `ConfigError`.
+
+    >>> check_task("regression")
+    Traceback (most recent call last):
+    kdlit.errors.ConfigError: `task` must be a task such as Regression(), got 'regression'
+    """
+    if not isinstance(task, Task):
+        raise ConfigError(f"`task` must be a task such as Regression(), got {task!r}")
+    return task
