@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         SoftLabels,
         TruthLabels,
     )
+    from kdlit.positions import Tokens
     from kdlit.supervised import SupervisedModule
     from kdlit.teachers import (
         CachedTeacher,
@@ -73,6 +74,7 @@ _HOMES = {
         "TruthLabels",
     ),
     "kdlit.mixup": ("Mixup",),
+    "kdlit.positions": ("Tokens",),
     "kdlit.supervised": ("SupervisedModule",),
     "kdlit.teachers": (
         "CachedTeacher",
@@ -108,6 +110,7 @@ __all__ = [
     "SupervisedModule",
     "TeacherError",
     "TeacherSource",
+    "Tokens",
     "TruthLabels",
     "load_student",
     "load_weights",

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,89 @@ INDEX_KEYS = ("index", "idx")
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """What a network says of a batch.
+
+    Attributes:
+        logits: unnormalised log-probabilities, shape (N, C); what a network answers may have more
+            dimensions, (N, ..., C), until the batch's :class:`Rows` make rows of it.
+        features: what layers of the network gave, by the layer's name; see :mod:`kdlit.taps`.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, output: Any) -> "Outputs":
+        """Accept a tensor, or anything with a tensor in `.logits`.
+
+        Raises:
+            ConfigError: if the output is neither, or its logits have fewer than two dimensions.
+        """
+        logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+        if not isinstance(logits, Tensor):
+            raise ConfigError(
+                "a network must return its logits as a tensor or in `.logits`, "
+                f"got {type(output).__name__}"
+            )
+        if logits.ndim < 2:
+            raise ConfigError(
+                f"a network's logits must have shape (N, C), got {tuple(logits.shape)}; a single "
+                "output is (N, 1)"
+            )
+        return cls(logits)
+
+
+class Rows(Protocol):
+    """Which parts of a network's answer are the rows that objectives and metrics see."""
+
+    def of(self, outputs: Outputs) -> Outputs:
+        """Return logits (M, C), and the features that belong to these rows."""
+        ...
+
+
+class Samples:
+    """One row for each sample."""
+
+    def of(self, outputs: Outputs) -> Outputs:
+        """Return the outputs, whose logits must have shape (N, C)."""
+        if outputs.logits.ndim != 2:
+            raise ConfigError(
+                "a network's logits must have shape (N, C), got "
+                f"{tuple(outputs.logits.shape)}: where it answers each token, give the module "
+                "positions=Tokens() (kdlit.positions)"
+            )
+        return outputs
+
+
+SAMPLES = Samples()
+
+
+class Whole:
+    """The whole answer, of any shape (N, ..., C)."""
+
+    def of(self, outputs: Outputs) -> Outputs:
+        """Return the outputs as they are."""
+        return outputs
+
+
+@dataclass(frozen=True)
 class Batch:
     """One batch, taken apart.
 
     Attributes:
         inputs: what the networks are called with: a tensor, or a mapping of keyword arguments.
-        target: class indices, shape (N,), or None in unlabelled data.
+        target: what is true of each row, class indices of shape (N,) unless the task says
+            otherwise (:mod:`kdlit.tasks`), or None in unlabelled data.
         index: each sample's position in the data set, shape (N,), or None.
+        rows: what of a network's answer counts: each sample, or with :mod:`kdlit.positions` the
+            positions that were chosen.
     """
 
     inputs: Any
     target: Tensor | None = None
     index: Tensor | None = None
+    rows: Rows = SAMPLES
 
     @classmethod
     def of(cls, batch: Any) -> "Batch":
@@ -90,43 +161,19 @@ class Batch:
             return [Batch(row, row.pop("target"), row.pop("index")) for row in rows]
         return [Batch(**row) for row in rows]
 
-    def run(self, network: nn.Module) -> "Outputs":
-        """Call a network with this batch's inputs and take its outputs apart."""
+    def whole(self) -> "Batch":
+        """Return the inputs alone, of which a network's whole answer counts."""
+        return replace(self, target=None, rows=Whole())
+
+    def call(self, network: nn.Module) -> Outputs:
+        """Call a network with this batch's inputs and return all that it answers."""
         if isinstance(self.inputs, Mapping):
             return Outputs.of(network(**self.inputs))
         return Outputs.of(network(self.inputs))
 
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a network says of a batch.
-
-    Attributes:
-        logits: unnormalised log-probabilities, shape (N, C).
-        features: what layers of the network gave, by the layer's name; see :mod:`kdlit.taps`.
-    """
-
-    logits: Tensor
-    features: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, output: Any) -> "Outputs":
-        """Accept a tensor, or anything with a tensor in `.logits`.
-
-        Raises:
-            ConfigError: if the output is neither, or its logits are not of shape (N, C).
-        """
-        logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-        if not isinstance(logits, Tensor):
-            raise ConfigError(
-                "a network must return its logits as a tensor or in `.logits`, "
-                f"got {type(output).__name__}"
-            )
-        if logits.ndim != 2:
-            raise ConfigError(
-                f"a network's logits must have shape (N, C), got {tuple(logits.shape)}"
-            )
-        return cls(logits)
+    def run(self, network: nn.Module) -> Outputs:
+        """Call a network with this batch's inputs and return the rows of its answer."""
+        return self.rows.of(self.call(network))
 
 
 def probabilities(logits: Tensor) -> Tensor:

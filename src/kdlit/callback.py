@@ -12,16 +12,16 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
 from kdlit.batch import Batch
 from kdlit.distiller import Distiller, check_apart, undisturbed
 from kdlit.errors import ConfigError, KdlitError
 from kdlit.functional.precision import float32_at_least
 from kdlit.guest import PARTS, Call, Listener, Parts, Replacements, made_with
-from kdlit.metrics import teacher_metrics
+from kdlit.metrics import NetworkMetrics
 from kdlit.objectives import Objective, SoftLabels
 from kdlit.passes import first_batch, show_view
+from kdlit.positions import Positions, check_positions
 from kdlit.schedules import Weight, check_weight, weight_at
 
 _TRUTH = "truth"
@@ -67,6 +67,8 @@ class Distillation(pl.Callback):
             takes `Batch.of`, which knows `(x, y)`, `(x, y, index)` and mappings. Its target and
             index are for objectives that need them, its inputs for the one call before training by
             which those that look into layers learn the shapes.
+        positions: which positions count where both networks answer each token, such as
+            :class:`kdlit.positions.Tokens`; None where they answer each sample.
 
     Raises:
         ConfigError: if an argument cannot work; when a training begins, if there is no such
@@ -88,6 +90,7 @@ class Distillation(pl.Callback):
         student: str | None = None,
         own_weight: Weight | None = None,
         take_apart: Callable[[Any], Batch] | None = None,
+        positions: Positions | None = None,
     ) -> None:
         strategy = SoftLabels() if label is None else label
         self._distiller = Distiller(teacher, _without_truth(strategy), features or {})
@@ -102,11 +105,14 @@ class Distillation(pl.Callback):
         self.own_weight = check_weight("own_weight", own_weight)
         self.student = student
         self._take_apart = take_apart or Batch.of
+        self._positions = check_positions(positions)
+        if positions is not None:
+            self._distiller.check_rows()
         self._fitted: pl.LightningModule | None = None
         self._parts: Parts | None = None
         self._replacements = Replacements()
         self._listener = Listener(self._distiller.overheard)
-        self._metrics: dict[str, MetricCollection] = {}
+        self._metrics: dict[str, NetworkMetrics] = {}
         self._prefix = ""
 
     @property
@@ -175,7 +181,7 @@ class Distillation(pl.Callback):
             known = distiller.is_set_up and self._fitted is module
             set_up = distiller.dry_run if known else distiller.set_up
             try:
-                set_up(student, batch, module.device)
+                set_up(student, self._with_rows(batch), module.device)
             except KdlitError:
                 raise
             except (AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -230,9 +236,13 @@ class Distillation(pl.Callback):
     def _known(self, batch: Any) -> Batch:
         """Return a batch's target and index, where it has any."""
         try:
-            return self._take_apart(batch)
+            known = self._take_apart(batch)
         except ConfigError:
             return Batch(None)  # an objective that needs more will say so
+        return self._with_rows(known)
+
+    def _with_rows(self, batch: Batch) -> Batch:
+        return batch if self._positions is None else self._positions(batch)
 
     # Training ------------------------------------------------------------------------------
 
@@ -265,6 +275,11 @@ class Distillation(pl.Callback):
                 "self.model(x), not by .forward(x), and further calls under torch.no_grad()"
             )
         batch, outputs = calls[0]
+        if not len(outputs.logits):
+            # No position counts. What the objectives train has gradients all the same: another
+            # process may wait for them.
+            parts = [] if self._parts is None else self._parts.parameters()
+            return torch.stack([own, *(0.0 * part.float().sum() for part in parts)]).sum()
         teacher = distiller.ask(batch, outputs) if distiller.uses_teacher else None
         # Loss mathematics runs in float32 under any precision plugin.
         with torch.autocast(outputs.logits.device.type, enabled=False):
@@ -303,8 +318,10 @@ class Distillation(pl.Callback):
             for asked, outputs in calls:
                 teacher = self._distiller.ask(asked, outputs)
                 if teacher is not None:
-                    metrics = self._metrics.setdefault(self._prefix, teacher_metrics())
-                    metrics.to(outputs.logits.device).update(outputs.logits, teacher.logits)
+                    if self._prefix not in self._metrics:
+                        self._metrics[self._prefix] = self._distiller.task.metrics()
+                    metrics = self._metrics[self._prefix]
+                    metrics.update(outputs.logits, None, teacher.logits)
             return said
 
         return step

@@ -16,12 +16,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from kdlit import checks
-from kdlit.batch import Batch, Outputs, probabilities
+from kdlit.batch import Batch, Outputs
 from kdlit.errors import ConfigError, NonFiniteError
-from kdlit.metrics import ClassifierMetrics
+from kdlit.metrics import NetworkMetrics
 from kdlit.passes import show_view
+from kdlit.positions import Positions, check_positions
 from kdlit.schedules import Weight, weight_at
 from kdlit.tally import Tally
+from kdlit.tasks import Task
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -53,14 +55,14 @@ def _nothing() -> None:
 
 
 class ClassifierModule(pl.LightningModule):
-    """Base of the modules that train a network to classify.
+    """Base of the modules that train a network.
 
     A subclass names the `trained` network and gives the loss `terms` of a batch. Logged are, every
     `log_every_n_steps` steps of the optimizer, `train/loss`, each term by its name and
     `train/learning_rate`; at the end of each epoch the means and the accuracy over the epoch
-    (`train/loss_epoch`, `train/accuracy`, ...); in validation and test the values of
-    :class:`kdlit.metrics.ClassifierMetrics` as `val/accuracy`, `test/ece` and so on. A second
-    loader's names begin with `val_1/` or `test_1/`.
+    (`train/loss_epoch`, `train/accuracy`, ...); in validation and test what the task measures, for
+    classes the values of :class:`kdlit.metrics.ClassifierMetrics`, as `val/accuracy`, `test/ece`
+    and so on. A second loader's names begin with `val_1/` or `test_1/`.
 
     What a step says is read from the device, and handed to the loggers, some hundred steps later:
     a step waits for nothing. What is no single number is an attribute: after a test `reliability`
@@ -81,6 +83,8 @@ class ClassifierModule(pl.LightningModule):
             called for the loader's batches, and so a ModelCheckpoint by steps or time does not see
             each step; `limit_train_batches` counts them. Lightning does not clip or accumulate
             gradients or serve `ReduceLROnPlateau`: it refuses. None: each batch is a step.
+        positions: which positions count where the networks answer each token of a sample, such as
+            :class:`kdlit.positions.Tokens`; None where they answer each sample.
 
     Raises:
         ConfigError: if an argument cannot work.
@@ -91,6 +95,7 @@ class ClassifierModule(pl.LightningModule):
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
         step_size: int | None = None,
+        positions: Positions | None = None,
     ) -> None:
         super().__init__()
         for name, factory in (("optimizer", optimizer), ("scheduler", scheduler)):
@@ -102,11 +107,13 @@ class ClassifierModule(pl.LightningModule):
         self._make_optimizer = optimizer or DEFAULT_OPTIMIZER
         self._make_scheduler = scheduler
         self.step_size = None if step_size is None else checks.integer("step_size", step_size)
+        self.positions = check_positions(positions)
         # What Lightning calls manual: a batch is as many steps as the module wants.
         self.automatic_optimization = step_size is None
         self._tally = Tally()
         self._rates: dict[int, float] = {}
-        self._metrics: dict[str, ClassifierMetrics] = {}
+        self._metrics: dict[str, NetworkMetrics] = {}
+        self._measured: dict[str, int] = {}
         self.reliability: dict[str, list[dict[str, float]]] = {}
 
     # For subclasses ------------------------------------------------------------------------
@@ -118,6 +125,11 @@ class ClassifierModule(pl.LightningModule):
     @abstractmethod
     def trained(self) -> nn.Module:
         """The network that is trained, evaluated and shipped."""
+
+    @property
+    @abstractmethod
+    def task(self) -> Task:
+        """What the network's outputs mean."""
 
     @abstractmethod
     def terms(
@@ -153,7 +165,12 @@ class ClassifierModule(pl.LightningModule):
 
     def loss_of(self, batch: Batch) -> Tensor:
         """Return the weighted sum of the terms for the batch of one step."""
+        batch = self.with_rows(batch)
         outputs = self.answer(batch)
+        if not len(outputs.logits):
+            return self._nothing(outputs)
+        if batch.target is not None:
+            self.task.check(outputs.logits, batch.target)
         teacher = self.ask_teacher(batch, outputs) if self.uses_teacher else None
         step = self.global_step
         # Loss mathematics runs in float32 under any precision plugin.
@@ -163,11 +180,24 @@ class ClassifierModule(pl.LightningModule):
             loss = weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()
         hits = None
         if batch.target is not None:
-            hits = outputs.logits.detach().argmax(dim=-1) == batch.target
+            hits = self.task.hits(outputs.logits.detach(), batch.target)
         self._tally.add({"loss": loss, **terms}, len(outputs.logits), step, hits)
         if self._logs(step):
             self._rates[step] = self.trainer.optimizers[0].param_groups[0]["lr"]
         return loss
+
+    def with_rows(self, batch: Batch) -> Batch:
+        """Return a batch whose rows are the positions that count, where `positions` chooses."""
+        return batch if self.positions is None else self.positions(batch)
+
+    def _nothing(self, outputs: Outputs) -> Tensor:
+        """Return a loss of 0 with gradients of 0, for a batch in which no position counts.
+
+        The mean over no positions is NaN, and a step without gradients would keep the other
+        processes waiting.
+        """
+        zeros = [0.0 * p.sum() for p in self.parameters() if p.requires_grad]
+        return torch.stack([outputs.logits.float().sum(), *(zero.float() for zero in zeros)]).sum()
 
     def _take_steps(self, parts: list[Batch]) -> None:
         """Do for each part what Lightning does for each batch."""
@@ -300,7 +330,8 @@ class ClassifierModule(pl.LightningModule):
                 )
             return [optimizer], [scheduler]
         interval = "step" if self._steps_scheduler else "epoch"
-        plan = {"scheduler": scheduler, "interval": interval, "monitor": "val/nll"}
+        monitored = f"val/{self.task.criterion}"
+        plan = {"scheduler": scheduler, "interval": interval, "monitor": monitored}
         return {"optimizer": optimizer, "lr_scheduler": plan}
 
     def _total_steps(self) -> int:
@@ -330,11 +361,11 @@ class ClassifierModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin afresh."""
-        self._metrics = {}
+        self._metrics, self._measured = {}, {}
 
     def on_test_epoch_start(self) -> None:
         """Begin afresh."""
-        self._metrics = {}
+        self._metrics, self._measured = {}, {}
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure the trained network, and how it agrees with a teacher."""
@@ -348,13 +379,23 @@ class ClassifierModule(pl.LightningModule):
         if batch.target is None:
             raise ConfigError("evaluation needs ground truth, but the batch has no target")
         prefix = f"{stage}_{loader}/" if loader else f"{stage}/"
+        batch = self.with_rows(batch)
         outputs = batch.run(self.trained)
+        target: Tensor = batch.target  # type: ignore[assignment]
+        self.task.check(outputs.logits, target)
         teacher = self.ask_teacher(batch, outputs)
-        own = self._metrics.setdefault(prefix, ClassifierMetrics())
-        own.update(outputs.logits, batch.target, teacher.logits if teacher else None)
+        # Also where no position counts: each process must have the same metrics in the end.
+        self._metrics_of(prefix).update(
+            outputs.logits, target, teacher.logits if teacher is not None else None
+        )
+        self._measured[prefix] = self._measured.get(prefix, 0) + len(target)
         if teacher is not None and stage == "test":
-            theirs = self._metrics.setdefault(f"{prefix}teacher_", ClassifierMetrics())
-            theirs.update(teacher.logits, batch.target)
+            self._metrics_of(f"{prefix}teacher_").update(teacher.logits, target)
+
+    def _metrics_of(self, prefix: str) -> NetworkMetrics:
+        if prefix not in self._metrics:
+            self._metrics[prefix] = self.task.metrics()
+        return self._metrics[prefix]
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics; stop if the validation loss is not finite."""
@@ -366,9 +407,16 @@ class ClassifierModule(pl.LightningModule):
         self.reliability = {name: kept.reliability() for name, kept in self._metrics.items()}
 
     def _log_metrics(self) -> None:
+        nothing = [prefix for prefix, count in self._measured.items() if not count]
+        if nothing and self.trainer.world_size == 1:
+            raise ConfigError(
+                f"in the data of {nothing[0]} no position counts, and there is nothing to measure: "
+                "look at the targets and at `ignore_index`"
+            )
         for prefix, metrics in self._metrics.items():
             for name, value in metrics.compute().items():
-                if prefix == "val/" and name == "nll" and not math.isfinite(value):
+                is_loss = prefix == "val/" and name == self.task.criterion
+                if is_loss and not math.isfinite(value):
                     raise NonFiniteError(
                         f"the validation loss is {value} after step {self.global_step}: the "
                         "weights are no longer finite. Try a smaller learning rate, or "
@@ -378,11 +426,16 @@ class ClassifierModule(pl.LightningModule):
                 self.log(
                     prefix + name,
                     value,
-                    prog_bar=prefix + name == "val/accuracy",
+                    prog_bar=prefix + name == f"val/{self.task.shown}",
                     sync_dist=self.trainer.world_size > 1,
                     add_dataloader_idx=False,
                 )
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Return the trained network's probabilities, float32, shape (N, C)."""
-        return probabilities(Batch.of(batch).run(self.trained).logits)
+        """Return what the trained network predicts, float32: for classes probabilities (N, C).
+
+        Where it answers each position these are (N, L, C), of all positions.
+        """
+        batch = Batch.of(batch)
+        outputs = (batch if self.positions is None else batch.whole()).run(self.trained)
+        return self.task.predictions(outputs.logits)

@@ -13,8 +13,10 @@ from kdlit.errors import ConfigError
 from kdlit.mixup import Mix
 from kdlit.objectives import Objective, SoftLabels
 from kdlit.passes import first_batch
+from kdlit.positions import Positions
 from kdlit.schedules import Weight
-from kdlit.teachers import TeacherSource, as_source
+from kdlit.tasks import Task
+from kdlit.teachers import TeacherSource
 
 
 class DistillationModule(ClassifierModule):
@@ -38,10 +40,12 @@ class DistillationModule(ClassifierModule):
 
     Batches may be `(x, y)`, `(x, y, index)` or mappings; see :class:`kdlit.batch.Batch`. Beside
     the values of :class:`kdlit.classifier.ClassifierModule`, validation and test log `agreement`
-    and `kl_from_teacher`, and the test the teacher's own values as `test/teacher_accuracy` etc.
+    and `kl_from_teacher`, and the test the teacher's own values as `test/teacher_accuracy` etc.;
+    where the label strategy has another task than one of C classes, what that measures.
 
     Args:
-        student: the network to train; maps a batch's inputs to logits (N, C).
+        student: the network to train; maps a batch's inputs to logits (N, C), or (N, ..., C) with
+            `positions`.
         teacher: a trained network, frozen in place, or a
             :class:`kdlit.teachers.TeacherSource`; None where the label strategy needs none.
         label: what the student is asked to imitate; default :class:`kdlit.objectives.SoftLabels`.
@@ -52,10 +56,13 @@ class DistillationModule(ClassifierModule):
             :class:`kdlit.mixup.Mixup`; None leaves it as it is.
         step_size: samples per step, where the loader's batches have more; see
             :class:`kdlit.classifier.ClassifierModule`.
+        positions: which positions are learned from where both networks answer each token, such as
+            :class:`kdlit.positions.Tokens`; None where they answer each sample.
 
     Raises:
         ConfigError: if student and teacher share parameters, if `label` or one of `features` is no
-            objective, if two terms have the same name, or if there are none.
+            objective, if two terms have the same name, if there are none, or if `mix` or an
+            objective cannot do with `positions`, or the teacher with the task.
         TeacherError: if an objective needs a teacher and there is none; at the first batch,
             if student and teacher disagree in the number of classes.
 
@@ -76,8 +83,9 @@ class DistillationModule(ClassifierModule):
         features: Mapping[str, Objective] | None = None,
         mix: Mix | None = None,
         step_size: int | None = None,
+        positions: Positions | None = None,
     ) -> None:
-        super().__init__(optimizer, scheduler, step_size)
+        super().__init__(optimizer, scheduler, step_size, positions)
         self.mix = mix
         self.student = student
         self.label = SoftLabels() if label is None else label
@@ -88,7 +96,14 @@ class DistillationModule(ClassifierModule):
                 f"{type(self.label).__name__} has no loss, and there is no feature objective: "
                 "nothing would be learned"
             )
+        if positions is not None:
+            self._distiller.check_rows(mix)
         self.uses_teacher = self._distiller.uses_teacher
+
+    @property
+    def task(self) -> Task:
+        """What the networks' outputs mean: the label strategy says."""
+        return self._distiller.task
 
     @property
     def objectives(self) -> dict[str, Objective]:
@@ -106,7 +121,7 @@ class DistillationModule(ClassifierModule):
             super().__setattr__(name, value)
             return
         check_apart(self.student, value)
-        self._distiller.teacher = None if value is None else as_source(value)
+        self._distiller.teacher = value
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DistillationModule":
         """Move the teacher along: torch calls this for `.to()`, `.cuda()`, `.half()` and so on."""
@@ -144,14 +159,15 @@ class DistillationModule(ClassifierModule):
             ConfigError: if they do not, with the layer or the shapes.
         """
         self._distiller.begin(self.student)
-        self._distiller.set_up(self.student, batch, self.device)
+        self._distiller.set_up(self.student, self.with_rows(batch), self.device)
         self._distiller.untap()
 
     def _example(self) -> Batch:
         """Return the batch of the first step that training would see."""
         with undisturbed(self.device):
             batch = first_batch(self)
-        return batch if self.step_size is None else batch.split(self.step_size)[0]
+        batch = batch if self.step_size is None else batch.split(self.step_size)[0]
+        return self.with_rows(batch)
 
     def on_fit_start(self) -> None:
         """Let the teacher see the data, now that everything is on its device."""

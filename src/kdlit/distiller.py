@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from kdlit.batch import Batch, Outputs
 from kdlit.errors import ConfigError, TeacherError
+from kdlit.mixup import Mix
 from kdlit.objectives import DryRun, Objective
 from kdlit.objectives.base import acts_after_step, looks_inside
 from kdlit.passes import placed, surroundings
 from kdlit.schedules import Weight
 from kdlit.taps import Taps
+from kdlit.tasks import Task
 from kdlit.teachers import TeacherSource, as_source
 
 
@@ -83,7 +85,7 @@ class Distiller:
             raise TeacherError(f"{type(needing).__name__} needs a teacher, and `teacher` is None")
         if student is not None:
             check_apart(student, teacher)
-        self.teacher: TeacherSource | None = None if teacher is None else as_source(teacher)
+        self.teacher = teacher
         self.is_set_up = False
         self._taps: Taps | None = None
         self._seen: tuple[Outputs, Outputs | None, Batch] | None = None
@@ -103,6 +105,44 @@ class Distiller:
         if key == "label":
             return name
         return key if len(self.objectives[key].weights) == 1 else f"{key}_{name}"
+
+    @property
+    def task(self) -> Task:
+        """What the networks' outputs mean: the label strategy says."""
+        return self.objectives["label"].task
+
+    @property
+    def teacher(self) -> TeacherSource | None:
+        """The teacher, or None; a network that is assigned here is frozen."""
+        return self._teacher
+
+    @teacher.setter
+    def teacher(self, teacher: nn.Module | None) -> None:
+        source = None if teacher is None else as_source(teacher)
+        if source is not None and source.normalizes and not self.task.exclusive:
+            raise ConfigError(
+                f"{type(source).__name__} answers log-probabilities of one class out of C, and the "
+                f"task is {self.task!r}: let an ensemble take average='logits', and a cache keep "
+                "all outputs (top_k=None)"
+            )
+        self._teacher = source
+
+    def check_rows(self, mix: Mix | None = None) -> None:
+        """Raise a `ConfigError` for what needs samples, where rows are positions within them."""
+        if mix is not None and not mix.keeps_target:
+            raise ConfigError(f"{mix!r} mixes samples, and `positions` chooses within them")
+        for objective in self.objectives.values():
+            if objective.needs_index:
+                raise ConfigError(
+                    f"{type(objective).__name__} remembers samples by their number, and with "
+                    "`positions` each position is a row, which has none: leave one of them out"
+                )
+            if type(objective).deployed is not Objective.deployed:
+                raise ConfigError(
+                    f"{type(objective).__name__} ships another network than the student, one that "
+                    "answers samples, and `positions` wants one that answers each of theirs: leave "
+                    "one of them out"
+                )
 
     # Before training -----------------------------------------------------------------------
 
@@ -198,10 +238,10 @@ class Distiller:
         """Return the student's outputs for a batch, with the layers that are tapped."""
         return batch.run(student) if self._taps is None else self._taps.run(batch)
 
-    def overheard(self, output: object) -> Outputs:
-        """Return what the student has just said to somebody, with the layers that are tapped."""
+    def overheard(self, output: object, batch: Batch) -> Outputs:
+        """Return what the student has just said of a batch, with the layers that are tapped."""
         outputs = Outputs.of(output)
-        return outputs if self._taps is None else self._taps.collect(outputs)
+        return batch.rows.of(outputs if self._taps is None else self._taps.collect(outputs))
 
     def ask(self, batch: Batch, outputs: Outputs) -> Outputs | None:
         """Return the teacher's outputs, once they are known to fit the student's.
@@ -216,7 +256,7 @@ class Distiller:
         if ours != theirs:
             raise TeacherError(
                 f"the student has {ours[1]} classes and the teacher {theirs[1]}: both need the "
-                "same ones"
+                "same ones (of language models, one vocabulary)"
                 if ours[1] != theirs[1]
                 else f"the student answers {ours[0]} samples and the teacher {theirs[0]} of the "
                 "same batch"

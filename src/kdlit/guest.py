@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -83,9 +83,9 @@ class Listener:
     """Hears what a network is asked and what it says, while somebody else calls it.
 
     Args:
-        outputs: takes apart what the network says.
+        outputs: takes apart what the network says of a batch.
 
-    >>> network, listener = nn.Linear(2, 3), Listener(Outputs.of)
+    >>> network, listener = nn.Linear(2, 3), Listener(lambda said, batch: Outputs.of(said))
     >>> listener.attach(network)
     >>> with listener.listening(Batch(None, target=torch.tensor([1]))) as calls:
     ...     _ = network(torch.zeros(1, 2))
@@ -94,7 +94,7 @@ class Listener:
     >>> listener.detach()
     """
 
-    def __init__(self, outputs: Callable[[Any], Outputs]) -> None:
+    def __init__(self, outputs: Callable[[Any, Batch], Outputs]) -> None:
         self._outputs = outputs
         self._hook: Any = None
         self._calls: list[Call] | None = None
@@ -131,8 +131,8 @@ class Listener:
         # Under DDP the module itself is called once more, around the whole step.
         if self._calls is None or (self._with_gradients and not torch.is_grad_enabled()):
             return
-        outputs = self._outputs(output)
-        self._calls.append((_batch_of(args, kwargs, self._around), outputs))
+        batch = _batch_of(args, kwargs, self._around)
+        self._calls.append((batch, self._outputs(output, batch)))
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _AnyCall(Batch):
 
     keywords: Mapping[str, Any] = field(default_factory=dict)
 
-    def run(self, network: nn.Module) -> Outputs:
+    def call(self, network: nn.Module) -> Outputs:
         """Call a network as another was called."""
         return Outputs.of(network(*self.inputs, **self.keywords))
 
@@ -149,10 +149,10 @@ class _AnyCall(Batch):
 def _batch_of(args: tuple[Any, ...], kwargs: dict[str, Any], around: Batch) -> Batch:
     """Return the batch that calls a network with these arguments."""
     if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-        return Batch(args[0], around.target, around.index)
+        return replace(around, inputs=args[0])
     if not args:
-        return Batch(kwargs, around.target, around.index)
-    return _AnyCall(args, around.target, around.index, kwargs)
+        return replace(around, inputs=kwargs)
+    return _AnyCall(args, around.target, around.index, around.rows, kwargs)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Metrics of a classifier, and of a student beside its teacher, on top of torchmetrics."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ ECE_BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017 (arXiv:1706.04599), section 5."""
 
 
-class _SampleMean(Metric):
+class SampleMean(Metric):
     """Mean over all samples seen, also when batches and processes differ in size."""
 
     full_state_update = False
@@ -36,7 +37,7 @@ class _SampleMean(Metric):
         return self.total / self.count
 
 
-class NegativeLogLikelihood(_SampleMean):
+class NegativeLogLikelihood(SampleMean):
     r"""Negative log-likelihood of the ground truth, in nats per sample.
 
     .. math:: \mathrm{NLL} = -\frac1N \sum_n \log \mathrm{softmax}(z_n)_{y_n}
@@ -56,7 +57,7 @@ class NegativeLogLikelihood(_SampleMean):
         self._add(F.cross_entropy(logits.float(), target), len(target))
 
 
-class Agreement(_SampleMean):
+class Agreement(SampleMean):
     r"""Top-1 agreement: the share of samples on which student and teacher decide alike.
 
     .. math:: \frac1N \sum_n [\arg\max z_n = \arg\max t_n]
@@ -78,7 +79,7 @@ class Agreement(_SampleMean):
         self._add(same.float().mean(), len(same))
 
 
-class TeacherDivergence(_SampleMean):
+class TeacherDivergence(SampleMean):
     r"""KL divergence of the student from its teacher at T = 1, in nats per sample.
 
     :func:`kdlit.functional.kl_divergence`, averaged over all samples. `update` takes student and
@@ -139,12 +140,68 @@ class Reliability(Metric):
         return self.sums
 
 
-class ClassifierMetrics:
+class NetworkMetrics(ABC):
+    """What is measured of a network over a data set, and beside its teacher.
+
+    The metrics are made at the first batch, when the number of outputs and the device are known,
+    so that a user need not say either.
+    """
+
+    def __init__(self) -> None:
+        self._own: MetricCollection | None = None
+        self._beside_teacher: MetricCollection | None = None
+
+    def update(
+        self, logits: Tensor, target: Tensor | None, teacher_logits: Tensor | None = None
+    ) -> None:
+        """Add a batch: logits (N, C), targets, teacher logits (N, C) if there is a teacher.
+
+        Without targets student and teacher are compared, and nothing else is measured.
+
+        Of no samples, N = 0, the metrics are made all the same: the processes of a training must
+        have the same ones when they add them up.
+        """
+        if target is not None and self._own is None:
+            self._own = self._own_metrics(logits.shape[-1]).to(logits.device)
+        if teacher_logits is not None and self._beside_teacher is None:
+            self._beside_teacher = self._teacher_metrics().to(logits.device)
+        if not len(logits):
+            return
+        if self._own is not None and target is not None:
+            self._add(self._own, logits, target)
+        if self._beside_teacher is not None and teacher_logits is not None:
+            self._beside_teacher.update(logits, teacher_logits)
+
+    @abstractmethod
+    def _add(self, own: MetricCollection, logits: Tensor, target: Tensor) -> None:
+        """Add a batch to what is measured of the network itself."""
+
+    @abstractmethod
+    def _own_metrics(self, outputs: int) -> MetricCollection:
+        """Make what is measured of a network with C outputs."""
+
+    @abstractmethod
+    def _teacher_metrics(self) -> MetricCollection:
+        """Make what is measured of student and teacher together."""
+
+    def compute(self) -> dict[str, float]:
+        """Return the values over everything seen, on all processes."""
+        found: dict[str, float] = {}
+        for collection in (self._own, self._beside_teacher):
+            if collection is not None:
+                found |= {name: float(value) for name, value in collection.compute().items()}
+        return found
+
+    def reliability(self) -> list[dict[str, float]]:
+        """Return the bins of a reliability diagram, where the network has one confidence."""
+        return []
+
+
+class ClassifierMetrics(NetworkMetrics):
     """Accuracy, calibration error and NLL of a network; agreement and KL beside its teacher.
 
-    The metrics are made at the first batch, when the number of classes and the device are known,
-    so that a user need not say either. ECE is the expected calibration error over 15 equal bins
-    of the top-class confidence (Guo et al. 2017). All values are fractions or nats, not percent.
+    ECE is the expected calibration error over 15 equal bins of the top-class confidence (Guo et al.
+    2017). All values are fractions or nats, not percent.
 
     >>> metrics = ClassifierMetrics()
     >>> logits, target = torch.tensor([[9.0, 0.0], [0.0, 9.0]]), torch.tensor([0, 1])
@@ -154,33 +211,34 @@ class ClassifierMetrics:
     """
 
     def __init__(self) -> None:
-        self._own: MetricCollection | None = None
-        self._beside_teacher: MetricCollection | None = None
+        super().__init__()
         self._reliability: Reliability | None = None
 
-    def update(self, logits: Tensor, target: Tensor, teacher_logits: Tensor | None = None) -> None:
-        """Add a batch: logits (N, C), targets (N,), teacher logits (N, C) if there is a teacher."""
-        if self._own is None:
-            self._own = _own_metrics(logits.shape[-1]).to(logits.device)
+    def _add(self, own: MetricCollection, logits: Tensor, target: Tensor) -> None:
         scores = probabilities(logits)
-        self._own["accuracy"].update(scores, target)
-        self._own["ece"].update(scores, target)
-        self._own["nll"].update(logits, target)
+        own["accuracy"].update(scores, target)
+        own["ece"].update(scores, target)
+        own["nll"].update(logits, target)
         if self._reliability is None:
             self._reliability = Reliability().to(logits.device)
         self._reliability.update(scores, target)
-        if teacher_logits is not None:
-            if self._beside_teacher is None:
-                self._beside_teacher = teacher_metrics().to(logits.device)
-            self._beside_teacher.update(logits, teacher_logits)
 
-    def compute(self) -> dict[str, float]:
-        """Return the values over everything seen, on all processes."""
-        found: dict[str, float] = {}
-        for collection in (self._own, self._beside_teacher):
-            if collection is not None:
-                found |= {name: float(value) for name, value in collection.compute().items()}
-        return found
+    def _own_metrics(self, outputs: int) -> MetricCollection:
+        ece = MulticlassCalibrationError(outputs, n_bins=ECE_BINS, validate_args=False)
+        return MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(outputs, average="micro", validate_args=False),
+                "ece": ece,
+                "nll": NegativeLogLikelihood(),
+            },
+            compute_groups=False,
+        )
+
+    def _teacher_metrics(self) -> MetricCollection:
+        return MetricCollection(
+            {"agreement": Agreement(), "kl_from_teacher": TeacherDivergence()},
+            compute_groups=False,
+        )
 
     def reliability(self) -> list[dict[str, float]]:
         """Return the bins of the reliability diagram, over everything seen, on all processes.
@@ -203,21 +261,3 @@ class ClassifierMetrics:
             }
             for place, (confidence, hits, count) in enumerate(self._reliability.compute().tolist())
         ]
-
-
-def _own_metrics(num_classes: int) -> MetricCollection:
-    return MetricCollection(
-        {
-            "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
-            "ece": MulticlassCalibrationError(num_classes, n_bins=ECE_BINS, validate_args=False),
-            "nll": NegativeLogLikelihood(),
-        },
-        compute_groups=False,
-    )
-
-
-def teacher_metrics() -> MetricCollection:
-    """Return `agreement` and `kl_from_teacher`, to be updated with logits of both."""
-    return MetricCollection(
-        {"agreement": Agreement(), "kl_from_teacher": TeacherDivergence()}, compute_groups=False
-    )

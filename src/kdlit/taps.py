@@ -121,7 +121,7 @@ class Taps:
         # Dropout acts in training only, so that no run in evaluation mode shows it.
         drops = any(isinstance(m, _DropoutNd) and m.inplace for m in network.modules())
         try:
-            batch.run(network)
+            batch.call(network)
             self._copied = (
                 set(self.layers)
                 if drops
@@ -132,7 +132,7 @@ class Taps:
                 }
             )
             self._probing = False
-            return self.collect(batch.run(network))
+            return batch.rows.of(self.collect(batch.call(network)))
         finally:
             self._probing = False
             for module, mode in modes.items():
@@ -140,7 +140,7 @@ class Taps:
 
     def run(self, batch: Batch) -> Outputs:
         """Call the network and return its logits with the layers' outputs as `features`."""
-        return self.collect(batch.run(self.network))
+        return batch.rows.of(self.collect(batch.call(self.network)))
 
     def collect(self, outputs: Outputs) -> Outputs:
         """Return the outputs of the call that has just ended, with the layers' as `features`."""

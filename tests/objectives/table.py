@@ -43,6 +43,7 @@ class Case:
         gain: by how much agreement must rise there.
         equal_networks: whether the objective only makes sense between networks of one shape.
         gradcheck: whether terms are smooth enough to be checked against finite differences.
+        target: makes the ground truth of the objective's task from class indices.
         taught_by_truth: whether that test trains on the weighted sum of all terms, not on those
             but `truth`: for objectives that learn from the truth alone and spread it.
     """
@@ -58,7 +59,13 @@ class Case:
     gain: float = 0.15
     equal_networks: bool = False
     gradcheck: bool = True
+    target: Callable[[Tensor], Tensor] = lambda classes: classes
     taught_by_truth: bool = False
+
+    def samples(self, count: int, seed: int = 0) -> Batch:
+        """Return :func:`samples` with this objective's ground truth."""
+        batch = samples(count, seed)
+        return replace(batch, target=self.target(batch.target))
 
 
 class Tiny(nn.Sequential):
@@ -146,7 +153,7 @@ def prepare(case: Case, *, equal: bool = False, count: int = 8) -> Ready:
     batch = samples(count)
     # Some labels are wrong, so that the teacher's decision is not always the truth.
     wrong = (batch.target + (torch.arange(count) % 3 == 0)) % CLASSES
-    ready = Ready(case.make(), student.eval(), teacher, replace(batch, target=wrong))
+    ready = Ready(case.make(), student.eval(), teacher, replace(batch, target=case.target(wrong)))
     run = DryRun(*ready.outputs(), ready.student, ready.teacher)
     ready.objective.setup(run)
     ready.student = ready.objective.deployed(run)

@@ -23,9 +23,13 @@ ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 class Images(pl.LightningDataModule):
     """Samples with their index, in an order that depends on nothing."""
 
-    def _loader(self) -> DataLoader:
+    def __init__(self, target=lambda classes: classes) -> None:
+        super().__init__()
         batch = samples(48)
-        return DataLoader(TensorDataset(batch.inputs, batch.target, batch.index), batch_size=8)
+        self.data = TensorDataset(batch.inputs, target(batch.target), batch.index)
+
+    def _loader(self) -> DataLoader:
+        return DataLoader(self.data, batch_size=8)
 
     train_dataloader = val_dataloader = _loader
 
@@ -48,12 +52,13 @@ def module_of(case: Case, seed: int = 0) -> DistillationModule:
 @ALL
 def test_resumed_in_the_middle_is_the_uninterrupted_run_to_the_bit(case, tmp_path):
     whole = module_of(case)
-    trainer(max_epochs=2).fit(whole, Images())
+    trainer(max_epochs=2).fit(whole, Images(case.target))
     half = trainer(max_epochs=1)
-    half.fit(module_of(case), Images())
-    half.save_checkpoint(tmp_path / "half.ckpt")
+    half.fit(module_of(case), Images(case.target))
+    path = tmp_path / "half.ckpt"
+    half.save_checkpoint(path)
     rest = module_of(case, seed=9)
-    trainer(max_epochs=2).fit(rest, Images(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    trainer(max_epochs=2).fit(rest, Images(case.target), ckpt_path=path, weights_only=True)
     one, two = whole.state_dict(), rest.state_dict()
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -63,7 +68,7 @@ def test_resumed_in_the_middle_is_the_uninterrupted_run_to_the_bit(case, tmp_pat
 def test_a_checkpoint_gives_the_student_without_the_objective(case, tmp_path):
     module = module_of(case)
     fit = trainer()
-    fit.fit(module, Images())
+    fit.fit(module, Images(case.target))
     fit.save_checkpoint(tmp_path / "run.ckpt")
     student = copy.deepcopy(module.student)
     for value in student.state_dict().values():
@@ -79,7 +84,8 @@ def test_a_checkpoint_gives_the_student_without_the_objective(case, tmp_path):
 @ALL
 def test_trains_in_half_precision(case, precision):
     module = module_of(case)
-    trainer(precision=precision, limit_train_batches=2, limit_val_batches=0).fit(module, Images())
+    fit = trainer(precision=precision, limit_train_batches=2, limit_val_batches=0)
+    fit.fit(module, Images(case.target))
     assert all(torch.isfinite(value).all() for value in module.state_dict().values())
 
 
@@ -101,7 +107,7 @@ def _train_in_two_processes() -> None:
 
     for name, case in CASES.items():
         module = module_of(case)
-        trainer(devices=2, strategy="ddp").fit(module, Images())
+        trainer(devices=2, strategy="ddp").fit(module, Images(case.target))
         bits = torch.cat([v.detach().double().flatten() for v in module.state_dict().values()])
         both = [torch.empty_like(bits) for _ in range(2)]
         distributed.all_gather(both, bits)

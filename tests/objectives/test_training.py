@@ -50,7 +50,7 @@ def spoiled(teacher: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_few_steps_raise_the_agreement(case: Case):
     teacher = trained_teacher()
-    ready = Ready(case.make(), spoiled(teacher), teacher, samples(64))
+    ready = Ready(case.make(), spoiled(teacher), teacher, case.samples(64))
     with torch.no_grad():
         run = DryRun(*ready.outputs(), ready.student, teacher)
     ready.objective.setup(run)
@@ -60,7 +60,7 @@ def test_a_few_steps_raise_the_agreement(case: Case):
     optimizer = torch.optim.Adam([p for p in parts if p.requires_grad], lr=case.learning_rate)
     ready.student.train()
     for step in range(case.steps):
-        batch = samples(256, seed=100 + step)
+        batch = case.samples(256, seed=100 + step)
         optimizer.zero_grad()
         student, answer = ready.outputs(batch)
         terms = ready.objective(student, answer, batch)

@@ -17,11 +17,17 @@ from kdlit.functional.labels import (
     truth_loss,
 )
 from kdlit.functional.mlkd import batch_correlation_loss, class_correlation_loss
+from kdlit.functional.multilabel import (
+    binary_kl_divergence,
+    multilabel_soft_loss,
+    multilabel_truth_loss,
+)
 from kdlit.functional.mutual import mutual_loss
 from kdlit.functional.nkd import nkd_losses
 from kdlit.functional.nst import nst_loss
 from kdlit.functional.ofa import ofa_loss
 from kdlit.functional.pkt import pkt_loss
+from kdlit.functional.regression import bounded_regression_loss, regression_truth_loss
 from kdlit.functional.review import hierarchical_context_loss
 from kdlit.functional.rkd import rkd_angle_loss, rkd_distance_loss
 from kdlit.functional.similarity import similarity_loss
@@ -33,6 +39,8 @@ from kdlit.functional.wsld import wsld_loss, wsld_weights
 __all__ = [
     "attention_loss",
     "batch_correlation_loss",
+    "binary_kl_divergence",
+    "bounded_regression_loss",
     "class_correlation_loss",
     "correlation_loss",
     "crd_log_mean",
@@ -49,11 +57,14 @@ __all__ = [
     "keep_top_k",
     "kl_divergence",
     "logit_mse_loss",
+    "multilabel_soft_loss",
+    "multilabel_truth_loss",
     "mutual_loss",
     "nkd_losses",
     "nst_loss",
     "ofa_loss",
     "pkt_loss",
+    "regression_truth_loss",
     "reverse_kl_loss",
     "rkd_angle_loss",
     "rkd_distance_loss",

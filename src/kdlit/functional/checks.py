@@ -15,6 +15,17 @@ def check_same_logits(student_logits: Tensor, teacher_logits: Tensor) -> None:
         )
 
 
+def check_classes(logits: Tensor, target: Tensor) -> None:
+    """Raise `ConfigError` unless there is one class index for each row of logits (N, C)."""
+    if target.ndim != 1 or len(target) != len(logits):
+        raise ConfigError(
+            "the ground truth must be class indices, one for each of the logits' "
+            f"{len(logits)} rows: got {tuple(target.shape)} for logits {tuple(logits.shape)}. For "
+            "several labels a sample use MultilabelSoftLabels, for numbers RegressionLabels, for "
+            "one label a token positions=Tokens()"
+        )
+
+
 def check_same_features(student_features: Tensor, teacher_features: Tensor) -> None:
     """Raise `ConfigError` unless both are of the same shape."""
     if student_features.shape != teacher_features.shape:

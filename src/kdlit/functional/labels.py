@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdlit.functional.checks import check_same_logits
+from kdlit.functional.checks import check_classes, check_same_logits
 from kdlit.functional.divergence import jensen_shannon_divergence, kl_divergence
 from kdlit.functional.precision import float32_at_least
 from kdlit.functional.temperature import rescaled
@@ -184,6 +184,9 @@ def truth_loss(student_logits: Tensor, target: Tensor, label_smoothing: float = 
     Returns:
         A scalar >= 0, in nats, averaged over the batch.
 
+    Raises:
+        ConfigError: if there is not one class index for each sample.
+
     Source of the smoothing: Szegedy et al., "Rethinking the Inception Architecture for Computer
     Vision", 2016, section 7 (arXiv:1512.00567).
 
@@ -193,6 +196,7 @@ def truth_loss(student_logits: Tensor, target: Tensor, label_smoothing: float = 
     >>> round(truth_loss(logits, target, label_smoothing=0.1).item(), 4)
     0.2269
     """
+    check_classes(student_logits, target)
     return F.cross_entropy(
         float32_at_least(student_logits), target.to(torch.long), label_smoothing=label_smoothing
     )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kdlit.functional.checks import check_same_logits
+from kdlit.functional.checks import check_classes, check_same_logits
 from kdlit.functional.precision import float32_at_least
 
 
@@ -39,7 +39,8 @@ def ofa_loss(
         and teacher agree.
 
     Raises:
-        ConfigError: if the logits' shapes differ or are not (N, C).
+        ConfigError: if the logits' shapes differ or are not (N, C), or if there is not one class
+            index for each sample.
 
     Source: Hao et al., "One-for-All: Bridge the Gap Between Heterogeneous Architectures in
     Knowledge Distillation", 2023, section 3 (arXiv:2310.19444).
@@ -50,6 +51,7 @@ def ofa_loss(
     (1.3863, 2.5346)
     """
     check_same_logits(student_logits, teacher_logits)
+    check_classes(student_logits, target)
     log_q = torch.log_softmax(float32_at_least(student_logits) / temperature, dim=-1)
     p = torch.softmax(float32_at_least(teacher_logits) / temperature, dim=-1)
     true = target.to(torch.long).unsqueeze(1)

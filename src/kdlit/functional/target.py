@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from kdlit.errors import ConfigError
+from kdlit.functional.checks import check_classes
 
 
 def column_of(values: Tensor, target: Tensor) -> Tensor:
@@ -13,6 +14,7 @@ def column_of(values: Tensor, target: Tensor) -> Tensor:
     >>> column_of(torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([2, 0])).tolist()
     [3, 4]
     """
+    check_classes(values, target)
     return values.gather(1, target.to(torch.long)[:, None])[:, 0]
 
 
@@ -26,6 +28,7 @@ def columns_beside(values: Tensor, target: Tensor) -> Tensor:
     >>> columns_beside(torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([2, 0])).tolist()
     [[1, 2], [5, 6]]
     """
+    check_classes(values, target)
     classes = values.shape[1]
     if classes < 3:
         raise ConfigError(

@@ -17,12 +17,14 @@ from kdlit.objectives.labels import (
     TruthLabels,
 )
 from kdlit.objectives.mlkd import MLKDLabels
+from kdlit.objectives.multilabel import MultilabelSoftLabels
 from kdlit.objectives.mutual import MutualLearning
 from kdlit.objectives.nkd import NKDLabels
 from kdlit.objectives.none import NoLabels
 from kdlit.objectives.nst import NST
 from kdlit.objectives.ofa import OFA
 from kdlit.objectives.pkt import PKT
+from kdlit.objectives.regression import BoundedRegressionLabels, RegressionLabels
 from kdlit.objectives.review import ReviewKD
 from kdlit.objectives.rkd import RKD
 from kdlit.objectives.self_distillation import SelfDistillation
@@ -42,6 +44,7 @@ __all__ = [
     "VID",
     "AttentionTransfer",
     "BlendedLabels",
+    "BoundedRegressionLabels",
     "CorrelationCongruence",
     "DISTLabels",
     "DKDLabels",
@@ -52,10 +55,12 @@ __all__ = [
     "JensenShannonLabels",
     "LogitMSELabels",
     "MLKDLabels",
+    "MultilabelSoftLabels",
     "MutualLearning",
     "NKDLabels",
     "NoLabels",
     "Objective",
+    "RegressionLabels",
     "ReverseKLLabels",
     "ReviewKD",
     "SelfDistillation",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdlit.batch import Batch, Outputs
 from kdlit.errors import ConfigError, TeacherError
 from kdlit.schedules import Weight
+from kdlit.tasks import MULTICLASS, Task
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Objective(nn.Module):
         student_layers: layers whose output `forward` finds in `student.features`, by torch's names
             or `penultimate`; see :class:`kdlit.taps.Taps`.
         teacher_layers: likewise for `teacher.features`.
+        task: of a label strategy, what the networks' outputs mean, and so what is measured and
+            predicted; one of C classes unless it says otherwise. Of other objectives it is not
+            read.
     """
 
     weights: Mapping[str, Weight]
@@ -54,6 +58,7 @@ class Objective(nn.Module):
     needs_index: bool = False
     student_layers: tuple[str, ...] = ()
     teacher_layers: tuple[str, ...] = ()
+    task: Task = MULTICLASS
 
     def setup(self, run: DryRun) -> None:
         """Make the parts whose shapes depend on the networks: once, before the optimizer."""

@@ -8,24 +8,24 @@ from torch import Tensor
 from kdlit import checks
 from kdlit.batch import Batch, Outputs
 from kdlit.errors import ConfigError
-from kdlit.functional import truth_loss
 from kdlit.objectives.base import Objective, logits_of, target_of
 from kdlit.objectives.transforms import LogitTransform, check_transform
 from kdlit.schedules import Schedule, Weight, check_weight
 
 
 class TeacherLabels(Objective):
-    r"""Terms between student and teacher, and the cross-entropy with the ground truth.
+    r"""Terms between student and teacher, and the loss with the ground truth.
 
     .. math:: \mathcal{L} = \sum_i w_i \, \mathcal{L}_i\bigl(f(z, t), y\bigr)
         + w_\text{truth} \, \mathrm{CE}(z, y)
 
-    A subclass says in `compare` what the terms are. A transform f acts on the logits that are
-    compared, and never on the cross-entropy with the truth. A term with weight 0 is left out, and
+    A subclass says in `compare` what the terms are. The cross-entropy stands for the loss of the
+    strategy's task. A transform f acts on the logits that are compared, and never on the loss with
+    the truth. A term with weight 0 is left out, and
     where no other than `truth` remains, no teacher is needed.
 
     Args:
-        weights: of the terms; `truth` is the cross-entropy.
+        weights: of the terms; `truth` is the task's loss.
         transform: f, such as :class:`kdlit.objectives.Standardize`, or None.
 
     Raises:
@@ -55,7 +55,7 @@ class TeacherLabels(Objective):
         if self.needs_teacher:
             terms |= self.compare(student, teacher, batch)
         if "truth" in self.weights:
-            terms["truth"] = truth_loss(student.logits, target_of(batch))
+            terms["truth"] = self.task.loss(student.logits, target_of(batch))
         return {name: terms[name] for name in self.weights}
 
     def settings(self) -> dict[str, object]:

@@ -44,6 +44,9 @@ class CachedTeacher(TeacherSource):
     it. Several processes of one training make it together, each its share; they need to see the
     same folder.
 
+    Where the teacher answers each token (:mod:`kdlit.positions`), all samples must have one length,
+    and each token's logits are kept: C or `top_k` numbers a token.
+
     With `top_k` the k likeliest classes are kept as log-probabilities, and the mass of all others
     is shared out equally among them:
 
@@ -92,6 +95,7 @@ class CachedTeacher(TeacherSource):
         self.folder, self.dtype = Path(folder), dtype
         self.top_k = None if top_k is None else checks.integer("top_k", top_k)
         self.batch_size = checks.integer("batch_size", batch_size)
+        self.normalizes = self.top_k is not None or self.source.normalizes
         self.tables: dict[str, Table] = {}
         self.seconds = 0.0
         self._layers: tuple[str, ...] = ()
@@ -127,9 +131,9 @@ class CachedTeacher(TeacherSource):
             )
         if not self._is_compared:
             self._is_compared = True
-            part = batch.split(_COMPARED_IN_EPOCH)[0]
+            part = batch.whole().split(_COMPARED_IN_EPOCH)[0].whole()
             self._compare(self._table, self._view, part, self.source(part), self._is_coarse)
-        return self._table.outputs(batch.index, self._view)
+        return batch.rows.of(self._table.outputs(batch.index, self._view))
 
     def turn_to(self, split: str | None, epoch: int = 0) -> None:
         """Answer from the table of a split, in an epoch's view; from none where there is none."""
@@ -173,7 +177,7 @@ class CachedTeacher(TeacherSource):
             for view in {0, split.views - 1}:
                 for batch in split.batches(positions, view, self.batch_size):
                     with around.context():
-                        now = self.source(batch)
+                        now = self.source(batch.whole())
                     self._compare(table, view, batch, now, self._is_coarse)
 
     def _open_or_make(
@@ -270,7 +274,7 @@ class CachedTeacher(TeacherSource):
         position = positions.start
         for batch in split.batches(positions, view, self.batch_size):
             with around.context():
-                outputs = self.source(batch)
+                outputs = self.source(batch.whole())
             found = batch.index
             expected = split.index[position : position + len(outputs.logits)]
             if found is None or not torch.equal(found.cpu().long(), expected):
@@ -292,9 +296,9 @@ class CachedTeacher(TeacherSource):
             pairs.append(("logits", kept.logits, now.logits))
         else:
             # Of the others only their sum is kept.
-            best = now.logits.argmax(dim=1, keepdim=True)
+            best = now.logits.argmax(dim=-1, keepdim=True)
             ours, theirs = (
-                torch.log_softmax(said.logits.float(), dim=1).gather(1, best)
+                torch.log_softmax(said.logits.float(), dim=-1).gather(-1, best)
                 for said in (kept, now)
             )
             pairs.append(("logits", ours, theirs))

@@ -28,6 +28,8 @@ class EnsembleTeacher(TeacherSource):
 
     .. math:: t_{nc} = \sum_k w_k \, t^k_{nc}
 
+    The first is of one class out of C; several labels and numbers are averaged with `logits`.
+
     A temperature is applied to that average, not to each member before averaging; for `logits` the
     two are the same.
 
@@ -63,6 +65,7 @@ class EnsembleTeacher(TeacherSource):
             raise ConfigError("`teachers` must be a list of one network or more")
         self.weights = normalized_weights("weights", weights, len(teachers))
         self.average = check_average("average", average)
+        self.normalizes = self.average == "probabilities"
         self.members = nn.ModuleList(_frozen(teacher) for teacher in teachers)
         self.eval()
 

@@ -22,10 +22,13 @@ class TeacherSource(nn.Module):
     Attributes:
         changes: whether what it says of a sample changes in training.
         by_sample: whether it answers by the samples' numbers, and not by what the batch shows.
+        normalizes: whether it answers log-probabilities of one class out of C, and not what a
+            network gave.
     """
 
     changes: bool = False
     by_sample: bool = False
+    normalizes: bool = False
 
     @property
     def single_network(self) -> nn.Module | None:

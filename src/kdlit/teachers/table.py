@@ -54,7 +54,7 @@ class TableWriter:
         create: bool,
     ) -> None:
         self.folder, self.index, self.views, self.top_k = folder, index, views, top_k
-        self.classes = example.logits.shape[1]
+        self.classes = example.logits.shape[-1]
         shapes = {
             name: (values.dtype, (views, len(index), *values.shape[1:]))
             for name, values in _columns(example, dtype, top_k).items()
@@ -94,13 +94,21 @@ class TableWriter:
         """Write the outputs of the samples from position `start` on.
 
         Raises:
-            TeacherError: if a finite value is too large for the type.
+            TeacherError: if a finite value is too large for the type, or if the shapes differ from
+                those of other samples.
         """
         for name, values in _columns(outputs, self.dtype, self.top_k).items():
             if values.dtype == torch.float16 and torch.isinf(values).any():
                 raise TeacherError(
                     f"the teacher's {name} exceed what float16 holds (65504): keep them with "
                     "cache.dtype=float32"
+                )
+            kept, found = self._arrays[name].shape[2:], tuple(values.shape[1:])
+            if kept != found:
+                raise TeacherError(
+                    f"the teacher's {name} of a sample have shape {found}, and of those before "
+                    f"{kept}: to be kept, samples must have one length (padding to max_length), "
+                    "else give the teacher itself"
                 )
             self._arrays[name][view, start : start + len(values)] = values.numpy()
 
@@ -227,10 +235,10 @@ class Table:
         if "logits" in found:
             return found["logits"]
         classes, values = found["top_classes"], found["top_values"].float()
-        others = self.classes - classes.shape[1]
+        others = self.classes - classes.shape[-1]
         rest = found["rest"].float() - (np.log(others) if others else 0.0)
-        logits = rest[:, None].expand(-1, self.classes).clone()
-        return logits.scatter_(1, classes.long(), values)
+        logits = rest[..., None].repeat_interleave(self.classes, dim=-1)
+        return logits.scatter_(-1, classes.long(), values)
 
 
 def _columns(outputs: Outputs, dtype: str, top_k: int | None) -> dict[str, Tensor]:
@@ -241,12 +249,12 @@ def _columns(outputs: Outputs, dtype: str, top_k: int | None) -> dict[str, Tenso
         f"feature.{name}": values.detach().cpu().to(kept)
         for name, values in outputs.features.items()
     }
-    if top_k is None or top_k >= logits.shape[1]:
+    if top_k is None or top_k >= logits.shape[-1]:
         return {"logits": logits.to(kept), **features}
-    found = torch.log_softmax(logits, dim=1)
-    values, classes = found.topk(top_k, dim=1)
+    found = torch.log_softmax(logits, dim=-1)
+    values, classes = found.topk(top_k, dim=-1)
     # In log space: one minus the sum of the largest would have no digits left.
-    rest = found.scatter(1, classes, -torch.inf).logsumexp(dim=1)
+    rest = found.scatter(-1, classes, -torch.inf).logsumexp(dim=-1)
     return {
         "top_values": values.to(kept),
         "top_classes": classes.to(torch.int32),
