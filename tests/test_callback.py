@@ -468,6 +468,20 @@ def test_the_teacher_runs_in_the_precision_of_the_student(precision, dtype, make
     assert 0 <= float(fitting.callback_metrics["val/agreement"]) <= 1
 
 
+def test_the_call_before_training_draws_its_batch_as_training_does():
+    """Lightning makes modules under another default type, which data must not see."""
+    types = []
+
+    def collate(samples):
+        types.append(torch.zeros(1).dtype)
+        return torch.stack([x for x, _ in samples]), torch.stack([y for _, y in samples])
+
+    callback = Distillation(small(), features={"hint": Hint()}, student="model")
+    fit(Keeps(), callback, data=PlainData(collate=collate), precision="bf16-true",
+        limit_val_batches=0)  # fmt: skip
+    assert types == [torch.float32] * 5
+
+
 @pytest.mark.parametrize("way", ["submodule", "in place", "module"])
 def test_a_compiled_student_is_trained_alike(way):
     def run(way, make, student, layer):
