@@ -59,7 +59,7 @@ class BoundedRegressionLabels(TeacherLabels):
     harm. It needs the ground truth.
 
     Args:
-        weight: nu >= 0. Default 0.5, as in the source.
+        weight: nu >= 0. Default 0.5, a choice of ours.
         margin: m >= 0, of a mean squared error. Default 0: without it the student is left alone as
             soon as it errs no more than the teacher.
 
