@@ -23,6 +23,7 @@ from kdlit.app.build import (
 )
 from kdlit.app.metadata import student_metadata
 from kdlit.app.outputs import describe, source_of, why_not_kept
+from kdlit.app.processes import check_processes
 from kdlit.app.resume import CONFIG_FILE, checkpoint_to_resume
 from kdlit.app.summary import (
     describe_machine,
@@ -260,6 +261,7 @@ def _trainer(config: DictConfig) -> pl.Trainer:
         raise
     except Exception as error:  # Lightning has many types for bad arguments
         raise ConfigError(f"trainer: {error}") from error
+    check_processes(trainer)
     return trainer
 
 
