@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
@@ -13,11 +14,14 @@ from kdlit.classifier import ClassifierModule, OptimizerFactory, SchedulerFactor
 from kdlit.errors import ConfigError, TeacherError
 from kdlit.mixup import Mix
 from kdlit.objectives import DryRun, Objective, SoftLabels
-from kdlit.objectives.base import acts_after_step, looks_inside
+from kdlit.objectives.base import acts_after_step, looks_inside, shard_parts
 from kdlit.passes import first_batch, in_the_type_of, surroundings
 from kdlit.schedules import Weight
 from kdlit.taps import Taps
 from kdlit.teachers import TeacherSource, as_source
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class DistillationModule(ClassifierModule):
@@ -55,6 +59,11 @@ class DistillationModule(ClassifierModule):
             :class:`kdlit.mixup.Mixup`; None leaves it as it is.
         step_size: samples per step, where the loader's batches have more; see
             :class:`kdlit.classifier.ClassifierModule`.
+        parallelize: a function of the student and a device mesh that shards the student in place,
+            with torch's `fully_shard` or `parallelize_module`, for a student that does not fit
+            on one device. It goes with Lightning's `ModelParallelStrategy`, whose mesh has the
+            dimensions `data_parallel` and `tensor_parallel`, and is called after the dry run and
+            before the optimizer is made. What the objectives train is sharded likewise.
 
     Raises:
         ConfigError: if student and teacher share parameters, if `label` or one of `features` is no
@@ -79,9 +88,12 @@ class DistillationModule(ClassifierModule):
         features: Mapping[str, Objective] | None = None,
         mix: Mix | None = None,
         step_size: int | None = None,
+        parallelize: "Callable[[nn.Module, DeviceMesh], object] | None" = None,
     ) -> None:
         super().__init__(optimizer, scheduler, step_size)
         self.mix = mix
+        self._parallelize = parallelize
+        self._is_parallel = False
         self.student = student
         self.label = SoftLabels() if label is None else label
         for key, objective in {"label": self.label, **(features or {})}.items():
@@ -171,6 +183,41 @@ class DistillationModule(ClassifierModule):
             if not self._is_set_up:
                 self._set_up_objectives(run, batch)
         self._is_set_up = True
+
+    def configure_model(self) -> None:
+        """Shard the student, the objectives' parts and a teacher that says how, once.
+
+        Raises:
+            ConfigError: if the strategy and `parallelize` do not go together, or if the teacher
+                follows the student's weights.
+        """
+        if self._trainer is None:
+            return  # Lightning calls this also where it loads a checkpoint
+        sharding = isinstance(self.trainer.strategy, ModelParallelStrategy)
+        if sharding != (self._parallelize is not None):
+            raise ConfigError(
+                "ModelParallelStrategy shards what it is told to: give `parallelize` a function of "
+                "the student and the device mesh that calls torch's fully_shard"
+                if sharding
+                else "`parallelize` needs a device mesh: give the Trainer the strategy "
+                "ModelParallelStrategy(data_parallel_size=..., tensor_parallel_size=1), got "
+                f"{type(self.trainer.strategy).__name__}"
+            )
+        if self._parallelize is None or self._is_parallel:
+            return
+        if self.teacher is not None and self.teacher.changes:
+            raise ConfigError(
+                f"{type(self.teacher).__name__} averages whole weights, and `parallelize` leaves "
+                "each process a part: give a frozen teacher"
+            )
+        self._is_parallel = True
+        mesh = self.device_mesh
+        assert mesh is not None  # noqa: S101 - the strategy has made it
+        self._parallelize(self.student, mesh)
+        for objective in self.objectives.values():
+            shard_parts(objective, mesh["data_parallel"])
+        if self.teacher is not None:
+            self.teacher.spread(mesh)
 
     def rehearse(self, batch: Batch) -> None:
         """Set the objectives up for a batch as :meth:`setup` does, to see that they fit.

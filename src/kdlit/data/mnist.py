@@ -227,7 +227,8 @@ class MNISTDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Shuffle by (seed, epoch)."""
-        share = (self.trainer.distributed_sampler_kwargs or {}) if self.trainer is not None else {}
+        several = self.trainer is not None and self.trainer.world_size > 1
+        share = self.trainer.distributed_sampler_kwargs or {} if several else {}  # type: ignore[union-attr]
         return self._loader(
             self.train_data,
             batch_size=self.batch_size * self.batches_at_once,
