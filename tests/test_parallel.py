@@ -22,6 +22,9 @@ from kdlit.data import EpochSampler
 from kdlit.errors import ConfigError
 from kdlit.objectives import CRD, Hint
 from kdlit.teachers import CachedTeacher, EMATeacher, EnsembleTeacher, FrozenTeacher
+from objectives.every import CASES
+from objectives.test_runs import Images
+from objectives.test_runs import module_of as every_module
 
 SAMPLES, BATCH, EPOCHS = 64, 16, 2
 
@@ -130,6 +133,11 @@ def test_the_file_of_a_sharded_run_gives_the_student_in_one_process(results, alo
     same(found.student.state_dict(), half.student.state_dict())
 
 
+@pytest.mark.slow
+def test_every_objective_learns_the_same_sharded_as_under_ddp():
+    assert two_processes("every").count("the same") == len(CASES)
+
+
 def test_what_does_not_go_together_is_refused():
     with pytest.raises(ConfigError, match=r"`parallelize` needs a device mesh.*SingleDevice"):
         trainer().fit(module_of(parallelize=sharded), Data())
@@ -187,8 +195,27 @@ def _train_the_same(folder: Path) -> None:
             fitted(module, **strategy())
 
 
+def _train_every_objective() -> None:
+    """Buffers may differ: DDP gives all processes the statistics of the first one's batches."""
+    for name, case in CASES.items():
+        states = []
+        for strategy in ("ddp", ModelParallelStrategy(2, 1)):
+            module = every_module(case)
+            module._make_optimizer = partial(torch.optim.SGD, lr=0.01)
+            if strategy != "ddp":
+                module._parallelize = lambda net, mesh: fully_shard(net, mesh=mesh["data_parallel"])
+            trainer(devices=2, strategy=strategy, limit_val_batches=0).fit(module, Images())
+            whole = StateDictOptions(full_state_dict=True)
+            state = get_model_state_dict(module, options=whole)
+            states.append({n: p for n, p in state.items() if n in dict(module.named_parameters())})
+        assert states[0], name
+        same(states[1], states[0])
+        if distributed.get_rank() == 0:
+            print(name, "the same", flush=True)
+
+
 if __name__ == "__main__":
-    _train_the_same(Path(sys.argv[2]))
+    _train_every_objective() if sys.argv[1] == "every" else _train_the_same(Path(sys.argv[2]))
     # One process must not leave while the other still talks to it.
     distributed.barrier()
     distributed.destroy_process_group()

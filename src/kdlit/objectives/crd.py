@@ -140,7 +140,9 @@ class CRD(LayerObjective):
         embeddings, index = torch.stack(self._embedded(student, teacher)), self._index(batch)
         if self.steps == 0:
             others = self.negatives_of(index)
-            self.log_means.copy_(self._estimated(self._scores(*embeddings, others)))
+            self.log_means.copy_(
+                self._estimated(self._scores(embeddings[0], embeddings[1], others))
+            )
         target = torch.full_like(index, -1) if batch.target is None else batch.target
         self._remember(*map(gathered, (embeddings.transpose(0, 1), index, target)))
         self.steps += 1

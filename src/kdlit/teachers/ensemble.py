@@ -72,8 +72,8 @@ class EnsembleTeacher(TeacherSource):
 
     def spread(self, mesh: "DeviceMesh") -> None:
         """Shard the members that say how."""
-        for member in self.members:
-            member.spread(mesh)
+        for member in self.members.children():
+            member.spread(mesh)  # type: ignore[operator]
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Outputs:
