@@ -173,6 +173,7 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         # Of objectives: trained with the student, and not shipped with it.
         "extra_parameters": _trained(module) - _trained(module.student),
     }
+    _forget_what_was_saved_for_slurm(trainer)
     with clock("test"):
         best = _best_checkpoint(trainer)
         if best is not None:
@@ -283,6 +284,14 @@ def _needs_each_batch(trainer: pl.Trainer, scheduler: Any) -> bool:
 
 def _trained(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _forget_what_was_saved_for_slurm(trainer: pl.Trainer) -> None:
+    """Remove what a requeued job went on from: Lightning would test it, not the best weights."""
+    if trainer.is_global_zero:
+        for left in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
+            left.unlink()
+    trainer.strategy.barrier()
 
 
 def _best_checkpoint(trainer: pl.Trainer) -> Path | None:
