@@ -304,11 +304,14 @@ class ClassifierModule(pl.LightningModule):
         """Log the epoch's means, over all processes."""
         self._read_tally()
         means = self._tally.means(self.trainer.strategy)
+        # The values are the same on all processes already; sync_dist says so.
+        same = self.trainer.world_size > 1
         if "accuracy" in means:
-            self.log("train/accuracy", means.pop("accuracy"))
+            self.log("train/accuracy", means.pop("accuracy"), sync_dist=same)
         if "loss" in means:
-            self.log("train/loss", means["loss"], prog_bar=True, logger=False)
-        self.log_dict({f"train/{name}_epoch": mean for name, mean in means.items()})
+            self.log("train/loss", means["loss"], prog_bar=True, logger=False, sync_dist=same)
+        epoch = {f"train/{name}_epoch": mean for name, mean in means.items()}
+        self.log_dict(epoch, sync_dist=same)
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer of all parameters that require gradients, and its schedule."""

@@ -1,8 +1,9 @@
 """The module that distils a teacher into a student."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
@@ -12,11 +13,15 @@ from kdlit.distiller import Distiller, check_apart, undisturbed
 from kdlit.errors import ConfigError
 from kdlit.mixup import Mix
 from kdlit.objectives import Objective, SoftLabels
+from kdlit.objectives.base import shard_parts
 from kdlit.passes import first_batch
 from kdlit.positions import Positions
 from kdlit.schedules import Weight
 from kdlit.tasks import Task
 from kdlit.teachers import TeacherSource
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class DistillationModule(ClassifierModule):
@@ -58,6 +63,11 @@ class DistillationModule(ClassifierModule):
             :class:`kdlit.classifier.ClassifierModule`.
         positions: which positions are learned from where both networks answer each token, such as
             :class:`kdlit.positions.Tokens`; None where they answer each sample.
+        parallelize: a function of the student and a device mesh that shards the student in place,
+            with torch's `fully_shard` or `parallelize_module`, for a student that does not fit
+            on one device. It goes with Lightning's `ModelParallelStrategy`, whose mesh has the
+            dimensions `data_parallel` and `tensor_parallel`, and is called after the dry run and
+            before the optimizer is made. What the objectives train is sharded likewise.
 
     Raises:
         ConfigError: if student and teacher share parameters, if `label` or one of `features` is no
@@ -84,9 +94,12 @@ class DistillationModule(ClassifierModule):
         mix: Mix | None = None,
         step_size: int | None = None,
         positions: Positions | None = None,
+        parallelize: "Callable[[nn.Module, DeviceMesh], object] | None" = None,
     ) -> None:
         super().__init__(optimizer, scheduler, step_size, positions)
         self.mix = mix
+        self._parallelize = parallelize
+        self._is_parallel = False
         self.student = student
         self.label = SoftLabels() if label is None else label
         self._distiller = Distiller(teacher, self.label, features or {}, student)
@@ -149,6 +162,41 @@ class DistillationModule(ClassifierModule):
         elif distiller.looks_inside:
             self.student = distiller.set_up(self.student, self._example(), self.device)
         distiller.is_set_up = True
+
+    def configure_model(self) -> None:
+        """Shard the student, the objectives' parts and a teacher that says how, once.
+
+        Raises:
+            ConfigError: if the strategy and `parallelize` do not go together, or if the teacher
+                follows the student's weights.
+        """
+        if self._trainer is None:
+            return  # Lightning calls this also where it loads a checkpoint
+        sharding = isinstance(self.trainer.strategy, ModelParallelStrategy)
+        if sharding != (self._parallelize is not None):
+            raise ConfigError(
+                "ModelParallelStrategy shards what it is told to: give `parallelize` a function of "
+                "the student and the device mesh that calls torch's fully_shard"
+                if sharding
+                else "`parallelize` needs a device mesh: give the Trainer the strategy "
+                "ModelParallelStrategy(data_parallel_size=..., tensor_parallel_size=1), got "
+                f"{type(self.trainer.strategy).__name__}"
+            )
+        if self._parallelize is None or self._is_parallel:
+            return
+        if self.teacher is not None and self.teacher.changes:
+            raise ConfigError(
+                f"{type(self.teacher).__name__} averages whole weights, and `parallelize` leaves "
+                "each process a part: give a frozen teacher"
+            )
+        self._is_parallel = True
+        mesh = self.device_mesh
+        assert mesh is not None  # noqa: S101 - the strategy has made it
+        self._parallelize(self.student, mesh)
+        for objective in self.objectives.values():
+            shard_parts(objective, mesh["data_parallel"])
+        if self.teacher is not None:
+            self.teacher.spread(mesh)
 
     def rehearse(self, batch: Batch) -> None:
         """Set the objectives up for a batch as :meth:`setup` does, to see that they fit.

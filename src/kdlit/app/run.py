@@ -23,6 +23,7 @@ from kdlit.app.build import (
 )
 from kdlit.app.metadata import student_metadata
 from kdlit.app.outputs import describe, source_of, why_not_kept
+from kdlit.app.processes import check_processes
 from kdlit.app.resume import CONFIG_FILE, checkpoint_to_resume
 from kdlit.app.summary import (
     describe_machine,
@@ -172,6 +173,7 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         # Of objectives: trained with the student, and not shipped with it.
         "extra_parameters": _trained(module) - _trained(module.student),
     }
+    _forget_what_was_saved_for_slurm(trainer)
     with clock("test"):
         best = _best_checkpoint(trainer)
         if best is not None:
@@ -260,6 +262,7 @@ def _trainer(config: DictConfig) -> pl.Trainer:
         raise
     except Exception as error:  # Lightning has many types for bad arguments
         raise ConfigError(f"trainer: {error}") from error
+    check_processes(trainer)
     return trainer
 
 
@@ -281,6 +284,14 @@ def _needs_each_batch(trainer: pl.Trainer, scheduler: Any) -> bool:
 
 def _trained(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _forget_what_was_saved_for_slurm(trainer: pl.Trainer) -> None:
+    """Remove what a requeued job went on from: Lightning would test it, not the best weights."""
+    if trainer.is_global_zero:
+        for left in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
+            left.unlink()
+    trainer.strategy.barrier()
 
 
 def _best_checkpoint(trainer: pl.Trainer) -> Path | None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,13 +16,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kdlit.app.cli import CONFIG_MODULE, explain, register_resolvers, run_reporting_errors
-from kdlit.errors import KdlitError
+from kdlit.errors import ConfigError, KdlitError
+
+if TYPE_CHECKING:
+    from kdlit.app.processes import StartedProcess
 
 log = logging.getLogger("kdlit")
 
 CONFIG_NAME = "train"
 # The run that a process was started to help with; see `_helped_by_others`.
 _CONFIG_OF_RUN = "KDLIT_CONFIG_OF_RUN"
+# torchrun and SLURM set one of them; without them Lightning need not be imported to ask it.
+_STARTED_FROM_OUTSIDE = {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS"}
 
 
 def main() -> None:
@@ -30,11 +36,37 @@ def main() -> None:
     joined = os.environ.get(_CONFIG_OF_RUN)
     if joined and os.environ.get("LOCAL_RANK", "0") != "0":
         run_reporting_errors(lambda: _join(joined), CONFIG_NAME)
+    elif _STARTED_FROM_OUTSIDE & os.environ.keys():
+        run_reporting_errors(_run_with_others, CONFIG_NAME)
     else:
         run_reporting_errors(_compose_and_run, CONFIG_NAME)
 
 
-def _compose_and_run() -> None:
+def _run_with_others() -> None:
+    """Run in one of several processes that were started from outside, or in the only one."""
+    from kdlit.app.processes import started
+
+    process = started()
+    if process is None:
+        _compose_and_run()
+    elif process.rank:
+        told = process.hear()
+        if told:  # else there is no run: the first process has failed, or was asked for help
+            _run_as_told(OmegaConf.create(told))
+    else:
+        try:
+            if {"-m", "--multirun"} & set(sys.argv):
+                raise ConfigError(
+                    f"a sweep in {process.count} processes that were started from outside: start "
+                    "each of its runs by itself, or leave it to a launcher of Hydra's "
+                    "(hydra/launcher=...)"
+                )
+            _compose_and_run(process)
+        finally:
+            process.tell("")
+
+
+def _compose_and_run(process: "StartedProcess | None" = None) -> None:
     """Run once, or every run of a sweep, also when some of them fail."""
     runs: list[set[str]] = []
     failures: list[tuple[int, Exception]] = []
@@ -45,6 +77,8 @@ def _compose_and_run() -> None:
         from kdlit.app.run import run
 
         config.run_dir = str(Path(config.run_dir))
+        if process is not None:
+            process.tell(OmegaConf.to_yaml(config, resolve=True))
         in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
         if in_sweep and not sweeps:
             sweeps.append(Path(HydraConfig.get().sweep.dir))
@@ -100,12 +134,15 @@ def _nothing_left_of_a_run_that_never_began(config: DictConfig) -> Iterator[None
 
 
 def _join(path: str) -> None:
+    # What the first process may begin anew, so may this one.
+    _run_as_told(OmegaConf.load(path), in_sweep=True)
+
+
+def _run_as_told(config: object, *, in_sweep: bool = False) -> None:
     from kdlit.app.run import run
 
-    config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)  # noqa: S101 - we wrote it
-    # What the first process may begin anew, so may this one.
-    run(config, in_sweep=True)
+    run(config, in_sweep=in_sweep)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
@@ -168,6 +169,7 @@ class TrainedTeacher(NetworkTeacher):
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
+            **_alone(config),
             **options,
         )
 
@@ -192,6 +194,7 @@ class TrainedTeacher(NetworkTeacher):
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
+            **_alone(config),
         )
         found = {
             **judge.validate(module, data, verbose=False)[0],
@@ -207,3 +210,12 @@ class TrainedTeacher(NetworkTeacher):
             "versions": {"torch": torch.__version__, "lightning": version("lightning")},
             **told,
         }
+
+
+def _alone(config: DictConfig) -> dict[str, Any]:
+    """Return the options of a trainer in one process, whatever has started it.
+
+    Under SLURM Lightning would save and requeue the job in a teacher's training, and load what it
+    finds saved in the working directory, which may be another training's.
+    """
+    return {"plugins": [LightningEnvironment()], "default_root_dir": config.cache_dir}

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, DistributedSampler, RandomSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from kdlit.files import state_fingerprint
 from kdlit.randomness import derive_seed
@@ -69,29 +69,31 @@ def as_it_is(batch: Any) -> Any:
     return batch
 
 
-class EpochSampler(RandomSampler):
+class EpochSampler(DistributedSampler[Any]):
     """A shuffle that depends on (seed, epoch) alone, so that a resumed run sees the same order.
 
-    Lightning calls `set_epoch`, and under DDP replaces the sampler by its distributed one, as for
-    any `RandomSampler`.
+    Several processes take the samples of that order in turns: P processes with batches of B / P
+    samples do each step on the B samples that one process would take. Where P does not divide the
+    number of samples, the first few are taken again at the end, so that all have equally many.
+    Lightning calls `set_epoch`.
 
-    >>> sampler = EpochSampler(range(5), seed=0)
+    >>> sampler = EpochSampler(range(6), seed=0)
     >>> sampler.set_epoch(3)
-    >>> list(sampler) == list(sampler)
+    >>> parts = [EpochSampler(range(6), seed=0, rank=rank, num_replicas=2) for rank in (0, 1)]
+    >>> for part in parts:
+    ...     part.set_epoch(3)
+    >>> [number for pair in zip(*parts) for number in pair] == list(sampler)
     True
     """
 
-    def __init__(self, data_source: Sized, seed: int = 0) -> None:
-        super().__init__(data_source)
-        self.seed, self.epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
-        self.epoch = epoch
+    def __init__(self, dataset: Sized, seed: int = 0, rank: int = 0, num_replicas: int = 1) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
-        yield from torch.randperm(len(self), generator=generator).tolist()
+        order = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
+        places = torch.arange(self.rank, self.total_size, self.num_replicas) % len(order)
+        yield from order[places].tolist()
 
 
 class EvaluationSampler(DistributedSampler[Any]):

@@ -232,10 +232,12 @@ class MNISTDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Shuffle by (seed, epoch)."""
+        several = self.trainer is not None and self.trainer.world_size > 1
+        share = self.trainer.distributed_sampler_kwargs or {} if several else {}  # type: ignore[union-attr]
         return self._loader(
             self.train_data,
             batch_size=self.batch_size * self.batches_at_once,
-            sampler=EpochSampler(self.train_data, derive_seed(self.seed)),
+            sampler=EpochSampler(self.train_data, derive_seed(self.seed), **share),
             num_workers=self.num_workers,
             persistent_workers=self.persistent_workers,
         )

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -10,6 +11,9 @@ from kdlit.batch import Batch, Outputs
 from kdlit.errors import ConfigError, TeacherError
 from kdlit.schedules import Weight
 from kdlit.tasks import MULTICLASS, Task
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,15 @@ def looks_inside(objective: Objective) -> bool:
         or type(objective).setup is not Objective.setup
         or type(objective).deployed is not Objective.deployed
     )
+
+
+def shard_parts(objective: Objective, mesh: "DeviceMesh") -> None:
+    """Shard what an objective trains over the processes of a mesh, which sums their gradients."""
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    if any(parameter.requires_grad for parameter in objective.parameters()):
+        fully_shard(objective, mesh=mesh, reshard_after_forward=True)
+        register_fsdp_forward_method(objective, "after_step")
 
 
 def target_of(batch: Batch) -> Tensor:

@@ -127,8 +127,7 @@ class CRD(LayerObjective):
         others = self.negatives_of(self._index(batch))
         scores = self._scores(*self._embedded(student, teacher), others)
         # Known from the first step on; before that, estimated from the batch itself.
-        estimates = torch.stack([crd_log_mean(side) for side in scores])
-        log_means = torch.where(self.steps == 0, estimates, self.log_means)
+        log_means = self._estimated(scores) if self.steps == 0 else self.log_means
         # Classes that are not known, -1, are taken for others.
         target = batch.target
         differ = None if target is None else self.classes[others] != target[:, None]
@@ -141,10 +140,9 @@ class CRD(LayerObjective):
         embeddings, index = torch.stack(self._embedded(student, teacher)), self._index(batch)
         if self.steps == 0:
             others = self.negatives_of(index)
-            scores = torch.stack(self._scores(embeddings[0], embeddings[1], others))
-            # Each sample has as many scores as any other: the mean of their means is the mean.
-            means = gathered((torch.logsumexp(scores, dim=2) - math.log(scores.shape[2])).T)
-            self.log_means.copy_(torch.stack([crd_log_mean(side) for side in means.T]))
+            self.log_means.copy_(
+                self._estimated(self._scores(embeddings[0], embeddings[1], others))
+            )
         target = torch.full_like(index, -1) if batch.target is None else batch.target
         self._remember(*map(gathered, (embeddings.transpose(0, 1), index, target)))
         self.steps += 1
@@ -183,6 +181,14 @@ class CRD(LayerObjective):
             crd_scores(ours, theirs.detach(), self.teacher_memory[others], self.temperature),
             crd_scores(theirs, ours.detach(), self.student_memory[others], self.temperature),
         )
+
+    @torch.no_grad()
+    def _estimated(self, scores: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the logarithm of the mean score of either side, over all processes."""
+        # Each sample has as many scores as any other: the mean of their means is the mean.
+        both = torch.stack(scores)
+        means = gathered((torch.logsumexp(both, dim=2) - math.log(both.shape[2])).T)
+        return torch.stack([crd_log_mean(side) for side in means.T])
 
     def _remember(self, embeddings: Tensor, index: Tensor, target: Tensor) -> None:
         """Update the entries of samples (N,) by their embeddings, shape (N, 2, D), and classes."""

@@ -90,6 +90,11 @@ class CachedTeacher(TeacherSource):
             raise ConfigError(
                 f"{type(self.source).__name__} changes in training: its outputs cannot be kept"
             )
+        if self.source.spreads:
+            raise ConfigError(
+                "a teacher that is sharded over processes answers only where all of them ask at "
+                "once: its outputs cannot be kept. Give the teacher itself"
+            )
         if dtype not in DTYPES:
             raise ConfigError(f"`dtype` must be {' or '.join(DTYPES)}, got {dtype!r}")
         self.folder, self.dtype = Path(folder), dtype

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from kdlit.batch import Batch, Outputs
 from kdlit.errors import ConfigError, TeacherError
 from kdlit.functional.precision import float32_at_least
 from kdlit.teachers.frozen import FrozenTeacher, TeacherSource
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 AVERAGES = ("probabilities", "logits")
 
@@ -67,7 +70,13 @@ class EnsembleTeacher(TeacherSource):
         self.average = check_average("average", average)
         self.normalizes = self.average == "probabilities"
         self.members = nn.ModuleList(_frozen(teacher) for teacher in teachers)
+        self.spreads = any(member.spreads for member in self.members)
         self.eval()
+
+    def spread(self, mesh: "DeviceMesh") -> None:
+        """Shard the members that say how."""
+        for member in self.members.children():
+            member.spread(mesh)  # type: ignore[operator]
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Outputs:

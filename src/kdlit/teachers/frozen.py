@@ -1,8 +1,8 @@
 """A teacher that cannot change."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from kdlit.batch import Batch, Outputs
 from kdlit.errors import TeacherError
 from kdlit.taps import Taps
 from kdlit.teachers.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class TeacherSource(nn.Module):
@@ -24,11 +27,13 @@ class TeacherSource(nn.Module):
         by_sample: whether it answers by the samples' numbers, and not by what the batch shows.
         normalizes: whether it answers log-probabilities of one class out of C, and not what a
             network gave.
+        spreads: whether :meth:`spread` leaves each process a part of it.
     """
 
     changes: bool = False
     by_sample: bool = False
     normalizes: bool = False
+    spreads: bool = False
 
     @property
     def single_network(self) -> nn.Module | None:
@@ -64,6 +69,9 @@ class TeacherSource(nn.Module):
     def begin(self, student: nn.Module) -> None:
         """Take note of the student before its training begins."""
 
+    def spread(self, mesh: "DeviceMesh") -> None:
+        """Shard over the processes of a mesh, where it was said how."""
+
     def remember(self, around: Surroundings) -> None:
         """Prepare for the samples of a training, when everything is on its device."""
 
@@ -89,6 +97,9 @@ class FrozenTeacher(TeacherSource):
 
     Args:
         network: any module that :class:`kdlit.batch.Outputs` understands the output of.
+        parallelize: a function of the network and a device mesh that shards it in place, for a
+            teacher that does not fit on one device; see :class:`kdlit.DistillationModule`, which
+            calls it when it shards the student.
 
     >>> teacher = FrozenTeacher(nn.Sequential(nn.Linear(3, 2), nn.Dropout()))
     >>> teacher.train().network.training, any(p.requires_grad for p in teacher.parameters())
@@ -97,9 +108,14 @@ class FrozenTeacher(TeacherSource):
     False
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        parallelize: "Callable[[nn.Module, DeviceMesh], object] | None" = None,
+    ) -> None:
         super().__init__()
         self.network = network.requires_grad_(False)
+        self._parallelize, self.spreads = parallelize, parallelize is not None
         self._taps: Taps | None = None
         self.eval()
 
@@ -107,6 +123,12 @@ class FrozenTeacher(TeacherSource):
     def single_network(self) -> nn.Module | None:
         """The network."""
         return self.network
+
+    def spread(self, mesh: "DeviceMesh") -> None:
+        """Shard the network over the processes of a mesh, once, where it was said how."""
+        if self._parallelize is not None:
+            self._parallelize(self.network, mesh)
+            self._parallelize = None
 
     def tap(self, layers: Sequence[str]) -> None:
         """Give these layers' outputs as `features` from now on; none removes all taps."""
