@@ -46,7 +46,7 @@ _TASKS = ("distil", "teacher")
 _COMPILE = ("default", "reduce-overhead", "max-autotune")
 
 
-def run(config: DictConfig, *, in_sweep: bool = False) -> dict[str, Any]:
+def run(config: DictConfig) -> dict[str, Any]:
     """Do what a composed configuration says, and return the summary.
 
     Raises:
@@ -58,7 +58,7 @@ def run(config: DictConfig, *, in_sweep: bool = False) -> dict[str, Any]:
     integer("seed", config.seed, least=0)
     OmegaConf.resolve(config)
     _check_trainer(config.trainer, config.optimizer)
-    return _teach(config) if config.task == "teacher" else _distil(config, in_sweep=in_sweep)
+    return _teach(config) if config.task == "teacher" else _distil(config)
 
 
 def _check_trainer(trainer: DictConfig, optimizer: DictConfig) -> None:
@@ -112,12 +112,12 @@ def _teach(config: DictConfig) -> dict[str, Any]:
     return summary
 
 
-def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
+def _distil(config: DictConfig) -> dict[str, Any]:
     clock = _Clock()
     run_dir = Path(config.run_dir)
     # Everything is made, and fails if it must, before a teacher is trained.
     with clock("setup"):
-        resume_from = checkpoint_to_resume(config, in_sweep=in_sweep)
+        resume_from = checkpoint_to_resume(config)
         pl.seed_everything(config.seed, workers=True, verbose=False)
         student = build(config, "student")
         data = build(config, "data")
