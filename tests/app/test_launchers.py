@@ -9,18 +9,18 @@ from app.conftest import SMALL, summary
 from conftest import REPOSITORY
 from kdlit.app.resume import SUMMARY_FILE
 
-RUNS = ["label.alpha=0.5,2,0.7", "trainer.max_epochs=1", "logger=[]", "trainer.limit_test_batches=1"]
+RUNS = [
+    "label.alpha=0.5,2,0.7",
+    "trainer.max_epochs=1",
+    "logger=[]",
+    "trainer.limit_test_batches=1",
+]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher",
-    [
-        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-        pytest.param(
-            ["hydra/launcher=submitit_local"],
-            marks=pytest.mark.slow,
-        ),
-    ],
+    [["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=submitit_local"]],
     ids=" ".join,
 )
 def test_runs_in_several_processes(launcher, tmp_path):
@@ -43,3 +43,12 @@ def test_runs_in_several_processes(launcher, tmp_path):
     sources = [summary(sweep / name)["teacher"]["source"] for name in finished]
     assert sorted(source.split(",")[0] for source in sources) == ["cached", "trained now"]
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 1
+
+
+def test_a_launcher_that_is_not_there_names_its_extra(refused, monkeypatch):
+    from hydra.core.config_store import ConfigStore
+
+    for name in ("joblib", "submitit_local"):
+        monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], f"{name}.yaml")
+        error = refused("-m", f"hydra/launcher={name}", "seed=0,1")
+        assert error.endswith(f'it comes with pip install "kdlit[{name.split("_")[0]}]"')

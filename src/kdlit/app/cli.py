@@ -108,6 +108,10 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
         )
         if key is not None and "/" not in key[1]:
             return _unknown_key(key[1], config_name, overrides)
+        launcher = re.search(r"hydra/launcher/(joblib|submitit)", str(error))
+        if launcher is not None:
+            told = f"hydra/launcher={launcher[1]} is not installed, or has no such option"
+            return f'{told}: it comes with pip install "kdlit[{launcher[1]}]"'
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
         return one_line(str(error) + cause)
