@@ -26,5 +26,6 @@ class ReportAndPrune(pl.Callback):
         if trainer.sanity_checking or step in known or self.monitor not in trainer.callback_metrics:
             return
         self.trial.report(float(trainer.callback_metrics[self.monitor]), step)
-        if self.trial.should_prune():
+        # A run that is over anyway is worth its test and its files.
+        if step + 1 != trainer.max_epochs and self.trial.should_prune():
             raise optuna.TrialPruned(f"after epoch {step}")
