@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 import kdlit
 from conftest import REPOSITORY
-from kdlit.app import evaluate, export, report, train
+from kdlit.app import evaluate, export, report, search, train
 from kdlit.app.cli import register_resolvers
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -27,6 +27,7 @@ COMMANDS = [
 ]
 TRAIN = [words[1:] for words in COMMANDS if words[0] == "scripts/train.py"]
 AFTER = [words for words in COMMANDS if words[0] in {"scripts/evaluate.py", "scripts/export.py"}]
+SEARCH = [words[1:] for words in COMMANDS if words[0] == "scripts/search.py"]
 DEMO = [words for words in COMMANDS if words[0] == "scripts/demo.py"]
 
 
@@ -35,7 +36,7 @@ def test_there_are_commands_and_their_scripts_exist():
     assert all((REPOSITORY / words[0]).is_file() for words in COMMANDS)
     names = {
         f"scripts/{name}.py"
-        for name in ("train", "report", "compare", "evaluate", "export", "demo")
+        for name in ("train", "report", "compare", "evaluate", "export", "demo", "search")
     }
     assert {words[0] for words in COMMANDS} <= names
 
@@ -113,6 +114,17 @@ def test_training_commands(words, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path)])
     if "task=teacher" not in words:
         report.main()
+
+
+@pytest.mark.parametrize("words", SEARCH, ids=" ".join)
+def test_searches(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = smaller([word for word in words if "=" in word])
+    arguments = [*settings, f"cache_dir={tmp_path / 'cache'}", "--trials", "1"]
+    monkeypatch.setattr(sys, "argv", ["search.py", *arguments])
+    GlobalHydra.instance().clear()
+    search.main()
+    assert list(tmp_path.glob("searches/*/0/summary.json"))
 
 
 @pytest.fixture(scope="module")

@@ -104,12 +104,12 @@ def test_the_best_setting_without_a_teacher_leaves_the_pictures_to_the_next(fini
 
 
 def test_the_command_is_named_as_this_one_was_called(monkeypatch, tmp_path):
-    from kdlit.app.train import _command_of_report
+    from kdlit.app.sweeps import command_of_report
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "report.py").touch()
     monkeypatch.setattr(sys, "argv", ["scripts/train.py"])
-    assert _command_of_report(tmp_path / "sweeps" / "1") == "python scripts/report.py sweeps/1"
+    assert command_of_report(tmp_path / "sweeps" / "1") == "python scripts/report.py sweeps/1"
     outside = tmp_path.parent / "elsewhere"
-    assert _command_of_report(outside) == f"python scripts/report.py {outside}"
+    assert command_of_report(outside) == f"python scripts/report.py {outside}"

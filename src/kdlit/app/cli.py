@@ -21,15 +21,35 @@ from kdlit.errors import KdlitError
 CONFIG_MODULE = "kdlit.conf"
 _DEBUG = "HYDRA_FULL_ERROR"
 _CHILD = "KDLIT_REPORTS_ERRORS"
+# On the command line: flags, and overrides that are not of the job's configuration.
+_HYDRAS_OWN = re.compile(r"-|[+~]*hydra[./]")
 
 
-def run_reporting_errors(command: Callable[[], object], config_name: str) -> None:
+def debugging() -> bool:
+    """Return whether the user asked for tracebacks, with HYDRA_FULL_ERROR=1."""
+    # A process that was started by one of ours inherits its environment.
+    return os.environ.get(_DEBUG, "0") not in ("", "0") and _CHILD not in os.environ
+
+
+def called_as(name: str) -> list[str]:
+    """Return the words that call one of our commands as the present one was called."""
+    script = Path(sys.argv[0]).with_name(f"{name}.py")
+    return ["python", str(script)] if script.is_file() else [f"kdlit-{name}"]
+
+
+def run_reporting_errors(
+    command: Callable[[], object], config_name: str, *, way_on: str = ""
+) -> None:
     """Run a Hydra command; on an error print one line and exit with status 1.
 
     With HYDRA_FULL_ERROR=1 the error is raised with its full traceback instead.
+
+    Args:
+        command: what to do.
+        config_name: of the configuration that it composes, for errors.
+        way_on: the command that goes on after an interruption.
     """
-    # A process that was started by one of ours inherits its environment.
-    debug = os.environ.get(_DEBUG, "0") not in ("", "0") and _CHILD not in os.environ
+    debug = debugging()
     if not debug:
         # Hydra then hands every error on instead of printing its own account of it.
         os.environ.update({_DEBUG: "1", _CHILD: "1"})
@@ -46,8 +66,8 @@ def run_reporting_errors(command: Callable[[], object], config_name: str) -> Non
             stopped.__context__, KeyboardInterrupt
         ):
             raise
-        way_on = "; ckpt_path=last goes on from its last.ckpt" if config_name == "train" else ""
-        print(f"kdlit: interrupted{way_on}", file=sys.stderr)
+        told = f". This goes on: {way_on}" if way_on else ""
+        print(f"kdlit: interrupted{told}", file=sys.stderr)
         sys.exit(130)
     finally:
         if not debug:
@@ -94,6 +114,10 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
         )
         if key is not None and "/" not in key[1]:
             return _unknown_key(key[1], config_name, overrides)
+        launcher = re.search(r"hydra/launcher/(joblib|submitit)", str(error))
+        if launcher is not None:
+            told = f"hydra/launcher={launcher[1]} is not installed, or has no such option"
+            return f'{told}: it comes with pip install "kdlit[{launcher[1]}]"'
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
         return one_line(str(error) + cause)
@@ -152,10 +176,12 @@ def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
 def register_resolvers() -> None:
     """Make known what the configuration computes.
 
-    `${kdlit.run_dir:ckpt_path,folder}` is the directory of a run, and
-    `${kdlit.validate_every:max_epochs}` the number of epochs between two validations.
+    `${kdlit.run_dir:ckpt_path,folder}` is the directory of a run, `${kdlit.sweep_dir:...}` that of
+    a sweep, and `${kdlit.validate_every:max_epochs}` the epochs between two validations.
     """
     OmegaConf.register_new_resolver("kdlit.run_dir", _run_dir, replace=True, use_cache=True)
+    # Kept with the configuration, so that a launcher's processes have the directory of the first.
+    OmegaConf.register_new_resolver("kdlit.sweep_dir", _sweep_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("kdlit.validate_every", validate_every, replace=True)
 
 
@@ -167,6 +193,22 @@ def _run_dir(ckpt_path: str | None, folder: str) -> str:
             return str(found[-1].parent)
     elif ckpt_path is not None and Path(ckpt_path).with_name("config.yaml").is_file():
         return str(Path(ckpt_path).resolve().parent)
+    return _now(folder)
+
+
+def _sweep_dir(ckpt_path: str | None, folder: str) -> str:
+    """Return the directory of the sweep to go on with, or a new one in `folder`."""
+    if ckpt_path == "last":
+        from kdlit.app.sweeps import newest_of
+
+        words = [word for word in sys.argv[1:] if not _HYDRAS_OWN.match(word)]
+        found = newest_of(words, Path(folder))
+        if found is not None:
+            return str(found)
+    return _now(folder)
+
+
+def _now(folder: str) -> str:
     return str(Path(folder) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f"))
 
 

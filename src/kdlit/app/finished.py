@@ -13,14 +13,12 @@ from yaml import YAMLError
 
 from kdlit.app.build import build, build_all
 from kdlit.app.options import PreparedTeacher, TeacherOption
-from kdlit.app.resume import CONFIG_FILE
+from kdlit.app.resume import CONFIG_FILE, SUMMARY_FILE
 from kdlit.errors import ConfigError, TeacherError
 from kdlit.loading import STUDENT_FILE
 from kdlit.teachers import TeacherSource
 from kdlit.teachers.frozen import as_source
 from kdlit.weights import load_weights
-
-SUMMARY_FILE = "summary.json"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Going on with a run that was interrupted."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ CONFIG_FILE = "config.yaml"
 """The composed configuration in a run's directory."""
 
 
-def checkpoint_to_resume(config: DictConfig, *, in_sweep: bool) -> Path | None:
+SUMMARY_FILE = "summary.json"
+"""What a run's directory holds when the run is finished."""
+
+
+def checkpoint_to_resume(config: DictConfig) -> Path | None:
     """Return the checkpoint that `ckpt_path` names, or None to begin anew.
 
-    `last` is `last.ckpt` in the run's own directory. A run of a sweep that has none begins anew.
+    `last` is `last.ckpt` in the run's own directory.
 
     Raises:
         ConfigError: if there is none, or if it belongs to a run with another configuration.
@@ -24,8 +29,6 @@ def checkpoint_to_resume(config: DictConfig, *, in_sweep: bool) -> Path | None:
     run_dir = Path(config.run_dir)
     path = run_dir / "last.ckpt" if config.ckpt_path == "last" else Path(config.ckpt_path)
     if not path.is_file():
-        if in_sweep and config.ckpt_path == "last":
-            return None
         folder = run_dir.parent if config.ckpt_path == "last" else path.parent
         raise ConfigError(
             f"ckpt_path={config.ckpt_path}: there is no {path.name} in {folder}. Name a checkpoint "
@@ -38,18 +41,49 @@ def checkpoint_to_resume(config: DictConfig, *, in_sweep: bool) -> Path | None:
                 f"ckpt_path={config.ckpt_path}: a run goes on in its own directory; leave out "
                 "hydra.run.dir, or set it to that directory"
             )
-        before, now = _flat(OmegaConf.load(written)), _flat(config)
-        differ = [
-            f"{key}={now.get(key)} where it was {before.get(key)}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and key != "ckpt_path"
-        ]
+        differ = _differences(written, config)
         if differ:
             raise ConfigError(
                 f"ckpt_path={config.ckpt_path}: {path.parent} was run with another configuration: "
-                + "; ".join(differ)
+                + differ
             )
     return path
+
+
+def take_up(config: DictConfig) -> dict[str, Any] | None:
+    """Return the summary of a run that is finished, or set `ckpt_path` to where it goes on from.
+
+    That is `last` where the run's directory holds a checkpoint, and None where it holds none. A
+    `ckpt_path` that names a file is left as it is.
+
+    Raises:
+        ConfigError: if the directory holds a run with another configuration.
+    """
+    run_dir = Path(config.run_dir)
+    written, summary = run_dir / CONFIG_FILE, run_dir / SUMMARY_FILE
+    begun = written.is_file()
+    differ = _differences(written, config) if begun else ""
+    if differ:
+        raise ConfigError(
+            f"{run_dir} holds a run with another configuration: {differ}. It is left as it is: "
+            "choose another directory"
+        )
+    if begun and summary.is_file():
+        found: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+        return found
+    if config.ckpt_path in (None, "last"):
+        config.ckpt_path = "last" if begun and (run_dir / "last.ckpt").is_file() else None
+    return None
+
+
+def _differences(written: Path, config: DictConfig) -> str:
+    """Return in which keys a configuration differs from that in a file; "" if in none."""
+    before, now = _flat(OmegaConf.load(written)), _flat(config)
+    return "; ".join(
+        f"{key}={now.get(key)} where it was {before.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key != "ckpt_path"
+    )
 
 
 def _flat(node: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,15 @@ _TASKS = ("distil", "teacher")
 _COMPILE = ("default", "reduce-overhead", "max-autotune")
 
 
-def run(config: DictConfig, *, in_sweep: bool = False) -> dict[str, Any]:
+def run(
+    config: DictConfig, callbacks: Sequence[pl.Callback] = (), *, show: bool = True
+) -> dict[str, Any]:
     """Do what a composed configuration says, and return the summary.
+
+    Args:
+        config: the configuration.
+        callbacks: of the student's trainer, beside those of the configuration.
+        show: whether to tell at the end what came of it.
 
     Raises:
         KdlitError: for whatever can be known to be wrong, before anything is trained.
@@ -59,7 +66,7 @@ def run(config: DictConfig, *, in_sweep: bool = False) -> dict[str, Any]:
     integer("seed", config.seed, least=0)
     OmegaConf.resolve(config)
     _check_trainer(config.trainer, config.optimizer)
-    return _teach(config) if config.task == "teacher" else _distil(config, in_sweep=in_sweep)
+    return _teach(config) if config.task == "teacher" else _distil(config, callbacks, show)
 
 
 def _check_trainer(trainer: DictConfig, optimizer: DictConfig) -> None:
@@ -113,12 +120,12 @@ def _teach(config: DictConfig) -> dict[str, Any]:
     return summary
 
 
-def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
+def _distil(config: DictConfig, callbacks: Sequence[pl.Callback], show: bool) -> dict[str, Any]:
     clock = _Clock()
     run_dir = Path(config.run_dir)
     # Everything is made, and fails if it must, before a teacher is trained.
     with clock("setup"):
-        resume_from = checkpoint_to_resume(config, in_sweep=in_sweep)
+        resume_from = checkpoint_to_resume(config)
         pl.seed_everything(config.seed, workers=True, verbose=False)
         student = build(config, "student")
         data = build(config, "data")
@@ -128,7 +135,7 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
         optimizer, scheduler = build(config, "optimizer"), build(config, "scheduler")
         check_optimizer(optimizer, scheduler, "")
         check_network(student, data, "student")
-        trainer = _trainer(config)
+        trainer = _trainer(config, callbacks)
         if _needs_each_batch(trainer, scheduler) and hasattr(data, "batches_at_once"):
             data.batches_at_once = 1
         option = _teacher_option(config)
@@ -197,8 +204,9 @@ def _distil(config: DictConfig, *, in_sweep: bool) -> dict[str, Any]:
     metadata = student_metadata(config, summary, data, [label, *features.values()])
     save_weights(run_dir / "student.safetensors", module.student, metadata)
     write_json(run_dir / "summary.json", summary)
-    print_table(summary)
-    log.info("Written to %s/: student.safetensors, summary.json, ...", run_dir)
+    if show:
+        print_table(summary)
+        log.info("Written to %s/: student.safetensors, summary.json, ...", run_dir)
     return summary
 
 
@@ -252,10 +260,10 @@ def _teacher_option(config: DictConfig) -> TeacherOption:
     return option
 
 
-def _trainer(config: DictConfig) -> pl.Trainer:
-    """Make the trainer with the loggers and callbacks of their groups."""
+def _trainer(config: DictConfig, further: Sequence[pl.Callback]) -> pl.Trainer:
+    """Make the trainer with the loggers and callbacks of their groups, and further callbacks."""
     loggers = list(build_all(config, "logger").values())
-    callbacks = list(build_all(config, "callbacks").values())
+    callbacks = [*build_all(config, "callbacks").values(), *further]
     try:
         trainer: pl.Trainer = build(config, "trainer")(callbacks=callbacks, logger=loggers)
     except KdlitError:

@@ -1,6 +1,5 @@
 """The command that does the whole job: `scripts/train.py`, `kdlit-train`."""
 
-import logging
 import os
 import shlex
 import shutil
@@ -15,13 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kdlit.app.cli import CONFIG_MODULE, explain, register_resolvers, run_reporting_errors
-from kdlit.errors import ConfigError, KdlitError
+from kdlit.app.cli import CONFIG_MODULE, called_as, register_resolvers, run_reporting_errors
+from kdlit.app.sweeps import run_of_sweep
+from kdlit.errors import ConfigError
 
 if TYPE_CHECKING:
     from kdlit.app.processes import StartedProcess
-
-log = logging.getLogger("kdlit")
 
 CONFIG_NAME = "train"
 # The run that a process was started to help with; see `_helped_by_others`.
@@ -32,14 +30,15 @@ _STARTED_FROM_OUTSIDE = {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS"}
 
 def main() -> None:
     """Compose the configuration from the command line and run it, or a sweep of it."""
-    register_resolvers()
     joined = os.environ.get(_CONFIG_OF_RUN)
     if joined and os.environ.get("LOCAL_RANK", "0") != "0":
         run_reporting_errors(lambda: _join(joined), CONFIG_NAME)
     elif _STARTED_FROM_OUTSIDE & os.environ.keys():
         run_reporting_errors(_run_with_others, CONFIG_NAME)
     else:
-        run_reporting_errors(_compose_and_run, CONFIG_NAME)
+        words = [word for word in sys.argv[1:] if not word.startswith("ckpt_path=")]
+        way_on = shlex.join([*called_as("train"), *words, "ckpt_path=last"])
+        run_reporting_errors(_compose_and_run, CONFIG_NAME, way_on=way_on)
 
 
 def _run_with_others() -> None:
@@ -68,54 +67,34 @@ def _run_with_others() -> None:
 
 def _compose_and_run(process: "StartedProcess | None" = None) -> None:
     """Run once, or every run of a sweep, also when some of them fail."""
-    runs: list[set[str]] = []
-    failures: list[tuple[int, Exception]] = []
-    sweeps: list[Path] = []
+    failures: list[Exception] = []
 
     @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=CONFIG_NAME)
     def command(config: DictConfig) -> float | None:
-        from kdlit.app.run import run
-
         config.run_dir = str(Path(config.run_dir))
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            return run_of_sweep(config, _run)
         if process is not None:
             process.tell(OmegaConf.to_yaml(config, resolve=True))
-        in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
-        if in_sweep and not sweeps:
-            sweeps.append(Path(HydraConfig.get().sweep.dir))
-        runs.append(set(HydraConfig.get().overrides.task))
         try:
-            with _nothing_left_of_a_run_that_never_began(config), _helped_by_others(config):
-                score: float | None = run(config, in_sweep=in_sweep)["selected"]["score"]
-                return score
+            with _nothing_left_of_a_run_that_never_began(config):
+                return _run(config)
         except Exception as error:
-            # Hydra would print its own account of it and end the sweep.
-            failures.append((len(runs) - 1, error))
-            if in_sweep:
-                log.error("This run failed: %s", explain(error, CONFIG_NAME, []))
+            # Hydra would print its own account of it.
+            failures.append(error)
             return None
 
     command()
-    if sweeps and len(failures) < len(runs):
-        print(f"Compare these runs: {_command_of_report(sweeps[0])}")
-    if failures and len(runs) == 1:
-        raise failures[0][1]
     if failures:
-        alike = set.intersection(*runs)
-        told = "; ".join(
-            f"{', '.join(sorted(runs[number] - alike))}: {explain(error, CONFIG_NAME, [])}"
-            for number, error in failures
-        )
-        count = f"{len(failures)} run{'s' if len(failures) > 1 else ''} of the sweep failed"
-        raise KdlitError(f"{count}. {told}") from failures[0][1]
+        raise failures[0]
 
 
-def _command_of_report(sweep: Path) -> str:
-    """Return the command that compares the runs of a sweep, as this one was called."""
-    script = Path(sys.argv[0]).with_name("report.py")
-    words = ["python", str(script)] if script.is_file() else ["kdlit-report"]
-    # A folder beside this one is named from the root.
-    folder = os.path.relpath(sweep)
-    return shlex.join([*words, str(sweep.resolve()) if folder.startswith("..") else folder])
+def _run(config: DictConfig) -> float | None:
+    from kdlit.app.run import run
+
+    with _helped_by_others(config):
+        score: float | None = run(config)["selected"]["score"]
+        return score
 
 
 @contextmanager
@@ -134,15 +113,14 @@ def _nothing_left_of_a_run_that_never_began(config: DictConfig) -> Iterator[None
 
 
 def _join(path: str) -> None:
-    # What the first process may begin anew, so may this one.
-    _run_as_told(OmegaConf.load(path), in_sweep=True)
+    _run_as_told(OmegaConf.load(path))
 
 
-def _run_as_told(config: object, *, in_sweep: bool = False) -> None:
+def _run_as_told(config: object) -> None:
     from kdlit.app.run import run
 
     assert isinstance(config, DictConfig)  # noqa: S101 - we wrote it
-    run(config, in_sweep=in_sweep)
+    run(config)
 
 
 @contextmanager
@@ -168,3 +146,7 @@ def _helped_by_others(config: DictConfig) -> Iterator[None]:
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
+
+
+# A launcher's processes import this module to run a part of a sweep, and never call `main`.
+register_resolvers()

@@ -1,0 +1,6 @@
+"""Search for good settings; see `python scripts/search.py --help`."""
+
+from kdlit.app.search import main
+
+if __name__ == "__main__":
+    main()
