@@ -41,14 +41,17 @@ def run_reporting_errors(command: Callable[[], object], config_name: str) -> Non
         print(f"kdlit: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as stopped:
-        # Lightning turns an interruption into an exit.
-        if isinstance(stopped, SystemExit) and not isinstance(
-            stopped.__context__, KeyboardInterrupt
+        # Lightning turns an interruption into an exit, and SIGTERM into one that reads as success.
+        terminated = type(stopped).__name__ == "SIGTERMException"
+        if (
+            isinstance(stopped, SystemExit)
+            and not isinstance(stopped.__context__, KeyboardInterrupt)
+            and not terminated
         ):
             raise
         way_on = "; ckpt_path=last goes on from its last.ckpt" if config_name == "train" else ""
         print(f"kdlit: interrupted{way_on}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(143 if terminated else 130)
     finally:
         if not debug:
             for name in (_DEBUG, _CHILD):
