@@ -175,11 +175,12 @@ def test_a_job_that_slurm_ends_early_goes_on_when_it_is_queued_again(tmp_path, w
         first.send_signal(signal.SIGUSR1)
         until(lambda: (tmp_path / "requeued").exists(), first)
         if way == "script":
-            first.communicate(timeout=60)
-            assert first.returncode != 0
+            out, _ = first.communicate(timeout=60)
+            assert first.returncode == 143, "not to be mistaken for a run that is done"
+            assert "kdlit: interrupted; ckpt_path=last goes on" in out
     finally:
         first.kill()
-        first.wait()
+        first.communicate()
     assert (tmp_path / "requeued").read_text() == "requeue 4242\n"
     assert not (run / "summary.json").exists()
     saved = run / ("last.ckpt" if way == "script" else "hpc_ckpt_1.ckpt")

@@ -61,14 +61,17 @@ def run_reporting_errors(
         print(f"kdlit: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as stopped:
-        # Lightning turns an interruption into an exit.
-        if isinstance(stopped, SystemExit) and not isinstance(
-            stopped.__context__, KeyboardInterrupt
+        # Lightning turns an interruption into an exit, and SIGTERM into one that reads as success.
+        terminated = type(stopped).__name__ == "SIGTERMException"
+        if (
+            isinstance(stopped, SystemExit)
+            and not isinstance(stopped.__context__, KeyboardInterrupt)
+            and not terminated
         ):
             raise
         told = f". This goes on: {way_on}" if way_on else ""
         print(f"kdlit: interrupted{told}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(143 if terminated else 130)
     finally:
         if not debug:
             for name in (_DEBUG, _CHILD):
