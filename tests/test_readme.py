@@ -64,8 +64,8 @@ DISTINCT = {
 def smaller(words: list[str]) -> list[str]:
     """Return the command with its own choices, and everything that takes long made short."""
     given = [word for word in words if not word.startswith("-")]
-    # Of a long list of seeds two say as much.
-    given = [",".join(w.split(",")[:2]) if w.startswith("seed=") else w for w in given]
+    # Of a long list two say as much; every label strategy has its own tests.
+    given = [",".join(w.split(",")[:2]) if w.startswith(("seed=", "label=")) else w for w in given]
     flags = [word for word in words if word.startswith("-")]
     chosen = [word for word in given if "," not in word or "[" in word]
     quick = []
