@@ -1,6 +1,7 @@
 """In-memory data behind a standard `DataLoader`: a batch is one indexing operation."""
 
 from collections.abc import Callable, Iterator, Sequence, Sized
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,6 +68,13 @@ class InMemoryDataset(Dataset[tuple[Tensor, ...]]):
 def as_it_is(batch: Any) -> Any:
     """Collate function for data sets that return whole batches."""
     return batch
+
+
+def told(transform: Any) -> Any:
+    """Describe a function by its name and arguments, which are the same in another process."""
+    if isinstance(transform, partial):
+        return [told(transform.func), repr(transform.args), repr(transform.keywords)]
+    return getattr(transform, "__qualname__", type(transform).__qualname__)
 
 
 class EpochSampler(RandomSampler):

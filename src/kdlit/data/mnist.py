@@ -15,7 +15,7 @@ from torchvision.datasets import MNIST, FashionMNIST
 from kdlit import checks
 from kdlit.data.augment import Augmentation, NoAugmentation
 from kdlit.data.idx import load_idx_resource
-from kdlit.data.loading import EpochSampler, EvaluationSampler, InMemoryDataset, as_it_is
+from kdlit.data.loading import EpochSampler, EvaluationSampler, InMemoryDataset, as_it_is, told
 from kdlit.data.subsets import stratified_choice
 from kdlit.errors import ConfigError
 from kdlit.randomness import derive_seed, uniform
@@ -147,7 +147,7 @@ class MNISTDataModule(pl.LightningDataModule):
             "std": self.std,
             "augment": f"{type(self.augment).__qualname__} {vars(self.augment)}",
             "seed": self.seed if self.augment.count else None,
-            "transform": _told(self.transform),
+            "transform": told(self.transform),
         }
 
     @property
@@ -281,13 +281,6 @@ class MNISTDataModule(pl.LightningDataModule):
     def normalize(self, images: Tensor) -> Tensor:
         """Map pixels in 0 to 255 to float32 of zero mean and unit variance."""
         return images.sub(self.pixel_scale * self.mean).div_(self.pixel_scale * self.std)
-
-
-def _told(transform: Any) -> Any:
-    """Describe a function by its name and arguments, which are the same in another process."""
-    if isinstance(transform, partial):
-        return [_told(transform.func), repr(transform.args), repr(transform.keywords)]
-    return getattr(transform, "__qualname__", type(transform).__qualname__)
 
 
 class FashionMNISTDataModule(MNISTDataModule):
