@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -65,8 +66,9 @@ class StreamingDataModule(pl.LightningDataModule):
 
     Batches are `(x, y, index)`. Training samples are shuffled by (seed, epoch), see
     :class:`kdlit.data.BlockShuffle`; a training that was broken off goes on at the batch where it
-    was. A folder that is not there is a split that there is not. Samples have numbers, their
-    position in the folder: a :class:`kdlit.CachedTeacher` keeps its outputs beside them.
+    was. Samples have numbers, their position in the folder: a :class:`kdlit.CachedTeacher` keeps
+    its outputs beside them. A folder is needed when its split is; without `val`, train with
+    `limit_val_batches=0`.
 
     Args:
         root: holds the folders that :func:`kdlit.data.write_shards` wrote.
@@ -120,6 +122,8 @@ class StreamingDataModule(pl.LightningDataModule):
         self.seed = checks.integer("seed", seed, least=0)
         self.num_workers = checks.integer("num_workers", num_workers, least=0)
         self.splits: dict[str, ShardedDataset] = {}
+        self._loader: ResumableLoader | None = None
+        self._resumed: dict[str, int] = {}
 
     @property
     def step_size(self) -> int | None:
@@ -145,6 +149,7 @@ class StreamingDataModule(pl.LightningDataModule):
             raise DataError(
                 f"{self.root / name} is no folder of shards: it has no {INDEX}. "
                 "kdlit.data.write_shards writes one"
+                + ("; or train with limit_val_batches=0" if name == "val" else "")
             )
         return self.splits[name]
 
@@ -169,15 +174,32 @@ class StreamingDataModule(pl.LightningDataModule):
         data = self._split("train")
         sampler = BlockShuffle(data, self.blocks_at_once, derive_seed(self.seed), *self._place())
         size = self.batch_size * self.batches_at_once
-        return ResumableLoader(data, batch_size=size, sampler=sampler, **self._options())
+        loader = ResumableLoader(data, batch_size=size, sampler=sampler, **self._options())
+        if self._resumed:
+            loader.load_state_dict(self._resumed)
+            self._resumed = {}
+        self._loader = loader
+        return loader
+
+    # Lightning restores a loader's state only where no schedule has asked for the loader's length
+    # before (a OneCycleLR does): the datamodule's is restored in time.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the training loader is."""
+        return dict(self._loader.state_dict()) if self._loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on there, if it is a training that goes on."""
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._resumed = dict(state_dict)
 
     def _evaluation_loader(self, data: ShardedDataset) -> DataLoader[Batch]:
         sampler = EvaluationSampler(data, *self._place())
         return DataLoader(data, batch_size=self.eval_batch_size, sampler=sampler, **self._options())
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """Give the validation split, in order; nothing if there is none."""
-        return self._evaluation_loader(self.splits["val"]) if "val" in self.splits else []
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Give the validation split, in order."""
+        return self._evaluation_loader(self._split("val"))
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Give the test set, in order."""
