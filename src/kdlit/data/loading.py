@@ -1,5 +1,6 @@
 """In-memory data behind a standard `DataLoader`: a batch is one indexing operation."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import partial
 from typing import Any
@@ -110,6 +111,14 @@ class EvaluationSampler(DistributedSampler[Any]):
 
     def __init__(self, dataset: Dataset[tuple[Tensor, ...]], rank: int, num_replicas: int) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
+
+    def batch_size(self, most: int) -> int:
+        """Return a size with which processes, whose samples differ by one, have as many batches.
+
+        DDP demands that of networks with buffers.
+        """
+        longest = math.ceil(len(self.dataset) / self.num_replicas)  # type: ignore[arg-type]
+        return math.ceil(longest / math.ceil(longest / most))
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]

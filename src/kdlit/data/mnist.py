@@ -1,6 +1,5 @@
 """MNIST and data sets of its form as a LightningDataModule."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -239,10 +238,7 @@ class MNISTDataModule(pl.LightningDataModule):
         sampler, batch_size = None, self.eval_batch_size
         if self.trainer is not None and self.trainer.world_size > 1:
             sampler = EvaluationSampler(data, self.trainer.global_rank, self.trainer.world_size)
-            # Processes differ by a sample at most; with batches of this size they have equally
-            # many batches, as DDP demands of networks with buffers.
-            longest = math.ceil(len(data) / self.trainer.world_size)
-            batch_size = math.ceil(longest / math.ceil(longest / batch_size))
+            batch_size = sampler.batch_size(batch_size)
         return self._loader(data, batch_size=batch_size, sampler=sampler)
 
     def val_dataloader(self) -> Loader:

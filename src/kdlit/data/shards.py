@@ -133,8 +133,9 @@ class ShardedDataset(Dataset[tuple[Tensor, ...]]):
         self._kept: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
         self._source: Any = None
         self._process = -1
+        self._files = self._chunks()
         # Not litdata's length, which among several processes is that of one's share.
-        self.block_count = sum(chunk["chunk_size"] for chunk in self._chunks())
+        self.block_count = sum(chunk["chunk_size"] for chunk in self._files)
         if not self.block_count:
             raise DataError(f"{self.folder} holds no samples")
         self.block_size = len(self._read(0)[1])
@@ -142,13 +143,25 @@ class ShardedDataset(Dataset[tuple[Tensor, ...]]):
         self._length: int = (self.block_count - 1) * self.block_size + len(last[1])
 
     def _chunks(self) -> list[dict[str, Any]]:
+        """Return what is told of the files, once they are known to be there."""
         try:
             told = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
-            return list(told["chunks"])
+            config, chunks = told["config"], list(told["chunks"])
+            if config["compression"] or config["encryption"]:
+                raise DataError(f"{self.folder} is compressed or encrypted: write it without")
+            # For a missing file litdata would wait two minutes.
+            for chunk in chunks:
+                size = (self.folder / chunk["filename"]).stat().st_size
+                if size != chunk["chunk_bytes"]:
+                    raise DataError(
+                        f"{self.folder / chunk['filename']} is damaged: it has {size} bytes, not "
+                        f"{chunk['chunk_bytes']}"
+                    )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{self.folder / INDEX} cannot be read: {type(error).__name__}: {error}"
+                f"{self.folder} cannot be read: {type(error).__name__}: {error}"
             ) from error
+        return chunks
 
     def _open(self) -> Any:
         # A forked worker must not share its parent's open files.
@@ -216,7 +229,7 @@ class ShardedDataset(Dataset[tuple[Tensor, ...]]):
 
     def fingerprint(self) -> str:
         """Return what stands for the data: the list of files, and what 16 samples are."""
-        told = f"{len(self)};{self.block_size};{json.dumps(self._chunks())};"
+        told = f"{len(self)};{self.block_size};{json.dumps(self._files)};"
         digest = hashlib.sha256(told.encode())
         probed = np.linspace(0, len(self) - 1, num=min(_PROBED, len(self)), dtype=np.int64)
         for part in self.__getitems__(probed.tolist()):

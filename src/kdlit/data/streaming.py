@@ -194,8 +194,10 @@ class StreamingDataModule(pl.LightningDataModule):
             self._resumed = dict(state_dict)
 
     def _evaluation_loader(self, data: ShardedDataset) -> DataLoader[Batch]:
-        sampler = EvaluationSampler(data, *self._place())
-        return DataLoader(data, batch_size=self.eval_batch_size, sampler=sampler, **self._options())
+        sampler, size = EvaluationSampler(data, *self._place()), self.eval_batch_size
+        if sampler.num_replicas > 1:
+            size = sampler.batch_size(size)
+        return DataLoader(data, batch_size=size, sampler=sampler, **self._options())
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Give the validation split, in order."""
