@@ -103,6 +103,7 @@ def test_neighbours_lie_in_few_blocks_and_are_mixed(folder):
     met.append(window)
     assert [len(blocks) for blocks in met] == [3, 3, 3, 2]
     assert len(set.union(*met)) == 11
+    assert all(max(blocks) - min(blocks) > 2 for blocks in met[:3]), "blocks from anywhere"
     steps = np.diff(order)
     assert np.mean(steps == 1) < 0.2
 

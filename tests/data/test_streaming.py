@@ -59,12 +59,16 @@ def data_of(root, size: int = 16, **options) -> StreamingDataModule:
     return StreamingDataModule(root, size, **options)
 
 
-def trained(root, source, epochs: int = 2, ckpt=None, callbacks=(), validated=1.0, **options):
+def trained(
+    root, source, epochs: int = 2, ckpt=None, callbacks=(), validated=1.0, schedule=True, **options
+):
     data = data_of(root, **options)
+    # It asks for the loader's length before anything is restored.
+    one_cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.01)
     torch.manual_seed(3)
     module = DistillationModule(
         network(), source, SoftLabels(), partial(torch.optim.Adam, lr=0.01),
-        partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.01), step_size=data.step_size,
+        one_cycle if schedule else None, step_size=data.step_size,
     )  # fmt: skip
     fit = trainer(max_epochs=epochs, callbacks=list(callbacks), limit_val_batches=validated)
     fit.fit(module, data, ckpt_path=ckpt, weights_only=True if ckpt else None)
@@ -138,17 +142,19 @@ class SaveWithinEpoch(pl.Callback):
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-@pytest.mark.parametrize(("workers", "at_once"), [(0, 1), (0, 3), (2, 1)])
-def test_goes_on_within_an_epoch_to_the_bit(root, tmp_path, workers, at_once):
-    options = {"num_workers": workers, "batches_at_once": at_once}
+@pytest.mark.parametrize("schedule", [True, False])
+@pytest.mark.parametrize(("workers", "at_once"), [(0, 3), (2, 1)])
+def test_goes_on_within_an_epoch_to_the_bit(root, tmp_path, workers, at_once, schedule):
+    options = {"num_workers": workers, "batches_at_once": at_once, "schedule": schedule}
     whole, rest = SaveWithinEpoch(tmp_path / "some.ckpt"), SaveWithinEpoch(None)
-    one, _ = trained(root, teacher(), 3, callbacks=[whole], **options)
-    two, _ = trained(root, teacher(), 3, tmp_path / "some.ckpt", [rest], **options)
+    source = teacher() if workers else CachedTeacher(teacher(), tmp_path)
+    one, _ = trained(root, source, 3, callbacks=[whole], **options)
+    two, _ = trained(root, source, 3, tmp_path / "some.ckpt", [rest], **options)
     assert rest.seen == whole.seen
     assert len(rest.seen) == 2 * -(-COUNT // (16 * at_once)) - 2
     assert same(one, two)
     with pytest.raises(ConfigError, match="samples in a loader's batch, which cannot go on with"):
-        trained(root, teacher(), 3, tmp_path / "some.ckpt", size=8, **options)
+        trained(root, source, 3, tmp_path / "some.ckpt", size=8, **options)
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")

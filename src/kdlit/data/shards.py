@@ -54,8 +54,8 @@ def write_shards(
     Raises:
         ConfigError: if the folder exists, there are no samples, or x and y differ in number.
 
-    >>> folder = Path(tempfile.mkdtemp(), "train")
-    >>> write_shards(folder, [(torch.zeros(30, 4), torch.arange(30))] * 2, block_size=25)
+    >>> with tempfile.TemporaryDirectory() as own:
+    ...     write_shards(Path(own, "train"), [(torch.zeros(30, 4), torch.arange(30))] * 2)
     60
     """
     folder = Path(folder)
@@ -116,9 +116,9 @@ class ShardedDataset(Dataset[tuple[Tensor, ...]]):
         ConfigError: without the extra `streaming`.
         DataError: if the folder is not one of shards, or its items are not such blocks.
 
-    >>> folder = Path(tempfile.mkdtemp(), "train")
-    >>> count = write_shards(folder, [(torch.arange(7.0), torch.arange(7))], block_size=3)
-    >>> ShardedDataset(folder).__getitems__([5, 1])
+    >>> with tempfile.TemporaryDirectory() as own:
+    ...     count = write_shards(f"{own}/train", [(torch.arange(7.0), torch.arange(7))])
+    ...     ShardedDataset(f"{own}/train").__getitems__([5, 1])
     (tensor([5., 1.]), tensor([5, 1]), tensor([5, 1]))
     """
 
@@ -252,9 +252,9 @@ class BlockShuffle(DistributedSampler[Any]):
         rank: of this process.
         num_replicas: how many processes there are.
 
-    >>> folder = Path(tempfile.mkdtemp(), "train")
-    >>> count = write_shards(folder, [(torch.zeros(7), torch.zeros(7))], block_size=3)
-    >>> sorted(BlockShuffle(ShardedDataset(folder), seed=1))
+    >>> with tempfile.TemporaryDirectory() as own:
+    ...     count = write_shards(f"{own}/train", [(torch.zeros(7), torch.zeros(7))], block_size=3)
+    ...     sorted(BlockShuffle(ShardedDataset(f"{own}/train"), seed=1))
     [0, 1, 2, 3, 4, 5, 6]
     """
 

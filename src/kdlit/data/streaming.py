@@ -88,12 +88,11 @@ class StreamingDataModule(pl.LightningDataModule):
 
     >>> import tempfile
     >>> from kdlit.data import write_shards
-    >>> root = Path(tempfile.mkdtemp())
-    >>> write_shards(root / "train", [(torch.zeros(50, 4), torch.arange(50) % 3)])
-    50
-    >>> data = StreamingDataModule(root, batch_size=20)
-    >>> data.setup("fit")
-    >>> [len(index) for x, y, index in data.train_dataloader()]
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     count = write_shards(f"{root}/train", [(torch.zeros(50, 4), torch.arange(50) % 3)])
+    ...     data = StreamingDataModule(root, batch_size=20)
+    ...     data.setup("fit")
+    ...     [len(index) for x, y, index in data.train_dataloader()]
     [20, 20, 10]
     """
 
@@ -122,7 +121,6 @@ class StreamingDataModule(pl.LightningDataModule):
         self.seed = checks.integer("seed", seed, least=0)
         self.num_workers = checks.integer("num_workers", num_workers, least=0)
         self.splits: dict[str, ShardedDataset] = {}
-        self._loader: ResumableLoader | None = None
         self._resumed: dict[str, int] = {}
 
     @property
@@ -136,7 +134,8 @@ class StreamingDataModule(pl.LightningDataModule):
         return {"transform": told(self.transform)}
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the folders that are there."""
+        """Open the folders that are there; begin at the beginning unless a state is restored."""
+        self._resumed = {}
         for name in ("train", "val", "test"):
             if name not in self.splits and (self.root / name / INDEX).is_file():
                 self.splits[name] = ShardedDataset(self.root / name, self.blocks_at_once)
@@ -177,16 +176,15 @@ class StreamingDataModule(pl.LightningDataModule):
         loader = ResumableLoader(data, batch_size=size, sampler=sampler, **self._options())
         if self._resumed:
             loader.load_state_dict(self._resumed)
-            self._resumed = {}
-        self._loader = loader
         return loader
 
     # Lightning restores a loader's state only where no schedule has asked for the loader's length
     # before (a OneCycleLR does): the datamodule's is restored in time.
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the training loader is."""
-        return dict(self._loader.state_dict()) if self._loader is not None else {}
+        """Return where the loader is that is trained on, of all that were made."""
+        loader = self.trainer.train_dataloader if self.trainer is not None else None
+        return dict(loader.state_dict()) if isinstance(loader, ResumableLoader) else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on there, if it is a training that goes on."""
