@@ -67,27 +67,34 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self.phase, self.samples, self.looks = "starting", 0, []
+        self.phase, self.samples = "starting", 0
+        self.looks: list[tuple[str, int, float, float, float]] = []
         self._begun = time.perf_counter()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._look_again_and_again, daemon=True)
         self._thread.start()
 
     def begin(self, phase: str) -> None:
-        """Name what comes next."""
+        """Name what comes next; look at least at its beginning and its end."""
+        self._look()
         self.phase, self.samples = phase, 0
+        self._look()
+
+    def _look_again_and_again(self) -> None:
+        while True:
+            self._look()
+            time.sleep(EVERY)
 
     def _look(self) -> None:
-        while True:
-            told = dict(
-                line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
-            )
-            anonymous, files = (int(told[name].split()[0]) for name in ("RssAnon", "RssFile"))
-            now = time.perf_counter() - self._begun
-            self.looks.append((self.phase, self.samples, now, anonymous / 1024, files / 1024))
-            time.sleep(EVERY)
+        told = dict(
+            line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
+        )
+        anonymous, files = (int(told[name].split()[0]) for name in ("RssAnon", "RssFile"))
+        now = time.perf_counter() - self._begun
+        self.looks.append((self.phase, self.samples, now, anonymous / 1024, files / 1024))
 
     def told(self) -> dict[str, Any]:
         """Return each phase's seconds and peaks in MiB, and the peaks up to each million."""
+        self._look()
         found: dict[str, Any] = {}
         for phase in dict.fromkeys(look[0] for look in self.looks):
             own = [look for look in self.looks if look[0] == phase]
