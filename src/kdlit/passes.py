@@ -142,7 +142,7 @@ def _split(name: str, loader: DataLoader[Any], module: pl.LightningModule) -> Sp
     key = {"data": dataset.fingerprint(), "preparation": getattr(data, "preparation", None)}  # type: ignore[attr-defined]
     return Split(
         name=name,
-        index=index.cpu() if isinstance(index, Tensor) else torch.arange(len(dataset)),  # type: ignore[arg-type]
+        index=index.cpu() if isinstance(index, Tensor) else range(len(dataset)),  # type: ignore[arg-type]
         views=views,
         key=key,
         batches=batches,

@@ -53,7 +53,9 @@ def test_gives_what_was_written_by_number_and_view(tmp_path):
 def test_a_sample_that_is_not_there_is_named(tmp_path):
     sparse = table(tmp_path / "sparse")
     dense = table(tmp_path / "dense", index=torch.arange(4))
-    for kept, missing in ((sparse, 4), (sparse, 21), (dense, 4), (dense, -1)):
+    counted = table(tmp_path / "counted", index=range(4))
+    assert not (counted.place / "index.npy").exists()
+    for kept, missing in ((sparse, 4), (sparse, 21), (dense, 4), (dense, -1), (counted, 4)):
         with pytest.raises(TeacherError, match=f"no outputs for sample {missing}"):
             kept.outputs(torch.tensor([2, missing]), 0)
 

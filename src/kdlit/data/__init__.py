@@ -4,8 +4,11 @@ from kdlit.data.augment import NoAugmentation, RandomAffine, RandomShift
 from kdlit.data.indexed import Indexed
 from kdlit.data.loading import EpochSampler, EvaluationSampler, InMemoryDataset
 from kdlit.data.mnist import FashionMNISTDataModule, MNISTDataModule
+from kdlit.data.shards import BlockShuffle, ShardedDataset, write_shards
+from kdlit.data.streaming import StreamingDataModule
 
 __all__ = [
+    "BlockShuffle",
     "EpochSampler",
     "EvaluationSampler",
     "FashionMNISTDataModule",
@@ -15,4 +18,7 @@ __all__ = [
     "NoAugmentation",
     "RandomAffine",
     "RandomShift",
+    "ShardedDataset",
+    "StreamingDataModule",
+    "write_shards",
 ]

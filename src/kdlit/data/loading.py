@@ -1,6 +1,8 @@
 """In-memory data behind a standard `DataLoader`: a batch is one indexing operation."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence, Sized
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,6 +71,13 @@ def as_it_is(batch: Any) -> Any:
     return batch
 
 
+def told(transform: Any) -> Any:
+    """Describe a function by its name and arguments, which are the same in another process."""
+    if isinstance(transform, partial):
+        return [told(transform.func), repr(transform.args), repr(transform.keywords)]
+    return getattr(transform, "__qualname__", type(transform).__qualname__)
+
+
 class EpochSampler(DistributedSampler[Any]):
     """A shuffle that depends on (seed, epoch) alone, so that a resumed run sees the same order.
 
@@ -104,6 +113,14 @@ class EvaluationSampler(DistributedSampler[Any]):
 
     def __init__(self, dataset: Dataset[tuple[Tensor, ...]], rank: int, num_replicas: int) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
+
+    def batch_size(self, most: int) -> int:
+        """Return a size with which processes, whose samples differ by one, have as many batches.
+
+        DDP demands that of networks with buffers.
+        """
+        longest = math.ceil(len(self.dataset) / self.num_replicas)  # type: ignore[arg-type]
+        return math.ceil(longest / math.ceil(longest / most))
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]

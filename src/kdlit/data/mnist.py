@@ -1,6 +1,5 @@
 """MNIST and data sets of its form as a LightningDataModule."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from torchvision.datasets import MNIST, FashionMNIST
 from kdlit import checks
 from kdlit.data.augment import Augmentation, NoAugmentation
 from kdlit.data.idx import has_idx_resource, load_idx_resource
-from kdlit.data.loading import EpochSampler, EvaluationSampler, InMemoryDataset, as_it_is
+from kdlit.data.loading import EpochSampler, EvaluationSampler, InMemoryDataset, as_it_is, told
 from kdlit.data.subsets import stratified_choice
 from kdlit.errors import ConfigError
 from kdlit.randomness import derive_seed, uniform
@@ -147,7 +146,7 @@ class MNISTDataModule(pl.LightningDataModule):
             "std": self.std,
             "augment": f"{type(self.augment).__qualname__} {vars(self.augment)}",
             "seed": self.seed if self.augment.count else None,
-            "transform": _told(self.transform),
+            "transform": told(self.transform),
         }
 
     @property
@@ -246,10 +245,7 @@ class MNISTDataModule(pl.LightningDataModule):
         sampler, batch_size = None, self.eval_batch_size
         if self.trainer is not None and self.trainer.world_size > 1:
             sampler = EvaluationSampler(data, self.trainer.global_rank, self.trainer.world_size)
-            # Processes differ by a sample at most; with batches of this size they have equally
-            # many batches, as DDP demands of networks with buffers.
-            longest = math.ceil(len(data) / self.trainer.world_size)
-            batch_size = math.ceil(longest / math.ceil(longest / batch_size))
+            batch_size = sampler.batch_size(batch_size)
         return self._loader(data, batch_size=batch_size, sampler=sampler)
 
     def val_dataloader(self) -> Loader:
@@ -288,13 +284,6 @@ class MNISTDataModule(pl.LightningDataModule):
     def normalize(self, images: Tensor) -> Tensor:
         """Map pixels in 0 to 255 to float32 of zero mean and unit variance."""
         return images.sub(self.pixel_scale * self.mean).div_(self.pixel_scale * self.std)
-
-
-def _told(transform: Any) -> Any:
-    """Describe a function by its name and arguments, which are the same in another process."""
-    if isinstance(transform, partial):
-        return [_told(transform.func), repr(transform.args), repr(transform.keywords)]
-    return getattr(transform, "__qualname__", type(transform).__qualname__)
 
 
 class FashionMNISTDataModule(MNISTDataModule):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from torch import nn
+from torch import Tensor, nn
 
 from kdlit import checks
 from kdlit.batch import Batch, Outputs
@@ -165,7 +165,8 @@ class CachedTeacher(TeacherSource):
         exact = around.precision in ("32-true", "64-true") and around.device.type == "cpu"
         self._is_coarse = self.dtype == "float16" or not exact
         for split in around.splits():
-            if not len(split.index) or (split.index.diff() <= 0).any():
+            index = split.index
+            if not len(index) or (isinstance(index, Tensor) and (index.diff() <= 0).any()):
                 raise TeacherError(
                     f"the numbers of the {split.name} samples must be ascending and all different, "
                     "and there must be some"
@@ -281,7 +282,7 @@ class CachedTeacher(TeacherSource):
             with around.context():
                 outputs = self.source(batch.whole())
             found = batch.index
-            expected = split.index[position : position + len(outputs.logits)]
+            expected = split.numbers(position, position + len(outputs.logits))
             if found is None or not torch.equal(found.cpu().long(), expected):
                 raise TeacherError(
                     f"the {split.name} batches do not carry the numbers of their samples: give "

@@ -19,7 +19,8 @@ class Split:
 
     Attributes:
         name: `train` or `val`.
-        index: the samples' numbers, ascending, shape (N,).
+        index: the samples' numbers, ascending, shape (N,); or `range(N)` where each sample's number
+            is its position, which takes no memory.
         views: how many views of each sample there are.
         key: everything that the inputs depend on, JSON-like.
         batches: gives the batches of the samples from one position to another, of one view and of
@@ -27,10 +28,15 @@ class Split:
     """
 
     name: str
-    index: Tensor
+    index: Tensor | range
     views: int
     key: Mapping[str, Any]
     batches: Callable[[range, int, int], Iterator[Batch]]
+
+    def numbers(self, start: int, stop: int) -> Tensor:
+        """Return the numbers of the samples from one position to before another."""
+        part = self.index[start:stop]
+        return torch.arange(part.start, part.stop) if isinstance(part, range) else part
 
 
 class Processes(Protocol):

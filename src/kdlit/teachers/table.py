@@ -31,7 +31,7 @@ class TableWriter:
 
     Args:
         folder: where the arrays lie until they are finished; beside the final place.
-        index: the samples' numbers, ascending, shape (N,).
+        index: the samples' numbers, ascending, shape (N,); or `range(N)`, of which nothing is kept.
         views: V.
         example: outputs of some samples, for their shapes.
         dtype: of logits and features: `float32` or `float16`.
@@ -45,7 +45,7 @@ class TableWriter:
     def __init__(
         self,
         folder: Path,
-        index: Tensor,
+        index: Tensor | range,
         views: int,
         example: Outputs,
         dtype: str,
@@ -65,8 +65,10 @@ class TableWriter:
             name: self._open(folder / self._files[name], dtype_, shape, create=create)
             for name, (dtype_, shape) in shapes.items()
         }
-        if create:
-            np.save(folder / "index.npy", index.numpy())
+        if isinstance(index, Tensor):
+            self._files["index"] = "index.npy"
+            if create:
+                np.save(folder / "index.npy", index.numpy())
 
     @staticmethod
     def _open(path: Path, dtype: torch.dtype, shape: tuple[int, ...], *, create: bool) -> Any:
@@ -119,7 +121,6 @@ class TableWriter:
 
     def finish(self, place: Path, key: Mapping[str, Any], seconds: float) -> None:
         """Write the card with every file's checksum, and rename the folder to `place`."""
-        arrays = {"index": "index.npy", **self._files}
         card = {
             "format": FORMAT,
             "key": dict(key),
@@ -129,7 +130,7 @@ class TableWriter:
             "seconds": round(seconds, 3),
             "arrays": {
                 name: {"file": file, "sha256": _checksum(self.folder / file)}
-                for name, file in arrays.items()
+                for name, file in self._files.items()
             },
         }
         write_json(self.folder / CARD, card)
@@ -161,11 +162,13 @@ class Table:
             self._arrays = {
                 str(name): self._load(entry) for name, entry in self.card["arrays"].items()
             }
-            self.index = self._arrays.pop("index")
-            self.samples, self.views = len(self.index), int(self.card["views"])
+            # There is none where each sample's number is its position.
+            self.index = self._arrays.pop("index", None)
+            self.samples, self.views = int(self.card["samples"]), int(self.card["views"])
             self.classes = int(self.card["classes"])
             shapes = {array.shape[:2] for array in self._arrays.values()}
-            if shapes != {(self.views, self.samples)}:
+            counts = {self.samples if self.index is None else len(self.index)}
+            if shapes != {(self.views, self.samples)} or counts != {self.samples}:
                 raise DataError(f"its arrays have shapes {sorted(shapes)}")
         except DataError as error:
             raise DataError(f"{place}: {error}") from error
@@ -173,7 +176,9 @@ class Table:
             raise DataError(f"{place} cannot be read: {type(error).__name__}: {error}") from error
         # One row for each view of each sample.
         self._rows = {name: array.flatten(0, 1) for name, array in self._arrays.items()}
-        self._is_range = bool(self.index[0] == 0 and self.index[-1] == self.samples - 1)
+        self._is_range = self.index is None or bool(
+            self.index[0] == 0 and self.index[-1] == self.samples - 1
+        )
         self.device = torch.device("cpu")
 
     def _load(self, entry: Mapping[str, str]) -> Tensor:
@@ -192,7 +197,9 @@ class Table:
         """Hold the outputs on a device, if they are not too many for it."""
         if device.type != "cpu" and self.bytes <= _ON_DEVICE:
             self._rows = {name: rows.to(device) for name, rows in self._rows.items()}
-            self.index, self.device = self.index.to(device), device
+            self.device = device
+            if self.index is not None:
+                self.index = self.index.to(device)
 
     def outputs(self, index: Tensor, view: int) -> Outputs:
         """Return the outputs for sample numbers (N,), on the device where these lie.
@@ -202,7 +209,7 @@ class Table:
                 make the step wait, all that is said of it is NaN instead.
         """
         target, numbers = index.device, index.to(self.device, torch.int64)
-        if self._is_range:
+        if self.index is None or self._is_range:
             rows = numbers.clamp(0, self.samples - 1)
             missing = rows != numbers
         else:
