@@ -18,7 +18,7 @@ from kdlit.files import write_json
 
 FORMAT = 1
 CARD = "card.json"
-_BLOCK = 1 << 24
+_BLOCK = 1 << 20
 _ON_DEVICE = 2 << 30
 """Tables of up to this many bytes are held on an accelerator, where a step waits for nothing."""
 
