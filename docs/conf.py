@@ -21,3 +21,19 @@ napoleon_use_rtype = False
 # Every reference to a public name of ours must lead somewhere; other projects' names need not.
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!kdlit).*"), ("py:class", r"kdlit\..*\._\w+")]
+
+
+def lead_home(app, env, node, content):
+    """Let a public name, such as `kdlit.SoftLabels`, lead to where it is documented."""
+    name = node.get("reftarget", "").removeprefix("kdlit.")
+    home = kdlit._HOME_OF.get(name)
+    if node.get("refdomain") != "py" or home is None:
+        return None
+    return env.get_domain("py").resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], f"{home}.{name}", node, content
+    )
+
+
+def setup(app):
+    """Connect it."""
+    app.connect("missing-reference", lead_home)

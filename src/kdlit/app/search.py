@@ -48,7 +48,8 @@ examples:
 def main() -> None:
     """Do the search that the command line asks for, and tell its best trials."""
     way_on = shlex.join([*called_as("search"), *sys.argv[1:]])
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
+    # As Hydra does for the other commands: instead of what this process had before.
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout, force=True)
     register_resolvers()
     asked = _parser().parse_intermixed_args()
     run_reporting_errors(lambda: _search(asked), "train", way_on=way_on)

@@ -11,7 +11,7 @@ from kdlit.metrics import NetworkMetrics
 class Task(ABC):
     """What a network's outputs mean.
 
-    A label strategy has a task (:attr:`kdlit.Objective.task`), and
+    A label strategy has a task (the attribute `task` of :class:`kdlit.Objective`), and
     :class:`kdlit.SupervisedModule` is given one. The modules ask it what to do and never which it
     is. To add one, subclass it and name it as the `task` of a label strategy.
 
