@@ -1,7 +1,6 @@
 """Every option of every group composes and instantiates."""
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,12 +15,10 @@ from kdlit.app.build import build
 from kdlit.app.cli import register_resolvers
 
 CONF = REPOSITORY / "conf"
-GROUPS = {path.parent.relative_to(CONF) for path in CONF.rglob("*.yaml")} - {Path()}
-OPTIONS = sorted(
-    (str(path.parent.relative_to(CONF)), path.stem)
-    for path in CONF.rglob("*.yaml")
-    if path.parent != CONF
-)
+# Of `paper` nothing is composed into a run: it says which runs make a table.
+OPTION_FILES = [path for path in CONF.rglob("*.yaml") if path.parent not in (CONF, CONF / "paper")]
+GROUPS = {path.parent.relative_to(CONF) for path in OPTION_FILES}
+OPTIONS = sorted((str(path.parent.relative_to(CONF)), path.stem) for path in OPTION_FILES)
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from kdlit.app import train
@@ -61,7 +60,7 @@ def main() -> None:
     for name in () if asked.table else asked.only or SWEEPS:
         chosen, folder = SWEEPS[name], asked.sweeps / name.replace(" ", "_")
         argv = ["-m", *chosen, f"seed={asked.seeds}", *asked.overrides, f"hydra.sweep.dir={folder}"]
-        if not _run(argv):
+        if not train.call(argv):
             failed.append(name)
     try:
         text = document(asked.sweeps, asked.overrides)
@@ -73,20 +72,6 @@ def main() -> None:
     if failed:
         print(f"kdlit: runs failed in {', '.join(failed)}; see above", file=sys.stderr)
         sys.exit(1)
-
-
-def _run(arguments: list[str]) -> bool:
-    """Run a sweep in this process; return whether all of it went well."""
-    before = sys.argv
-    sys.argv = ["train.py", *arguments]
-    GlobalHydra.instance().clear()
-    try:
-        train.main()
-    except SystemExit as stopped:
-        return not stopped.code
-    finally:
-        sys.argv = before
-    return True
 
 
 def read_runs(folder: Path) -> dict[str, list[dict[str, Any]]]:

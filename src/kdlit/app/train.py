@@ -4,12 +4,13 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from kdlit.app.processes import StartedProcess
 
 CONFIG_NAME = "train"
+# The exit status of a command that was interrupted or terminated.
+_INTERRUPTED = {130, 143}
 # The run that a process was started to help with; see `_helped_by_others`.
 _CONFIG_OF_RUN = "KDLIT_CONFIG_OF_RUN"
 # torchrun and SLURM set one of them; without them Lightning need not be imported to ask it.
@@ -39,6 +42,26 @@ def main() -> None:
         words = [word for word in sys.argv[1:] if not word.startswith("ckpt_path=")]
         way_on = shlex.join([*called_as("train"), *words, "ckpt_path=last"])
         run_reporting_errors(_compose_and_run, CONFIG_NAME, way_on=way_on)
+
+
+def call(arguments: Sequence[str]) -> bool:
+    """Do this command in this process; return whether all of it went well.
+
+    Args:
+        arguments: as on the command line.
+    """
+    before = sys.argv
+    sys.argv = [str(Path(before[0]).with_name("train.py")), *arguments]
+    GlobalHydra.instance().clear()
+    try:
+        main()
+    except SystemExit as stopped:
+        if stopped.code in _INTERRUPTED:
+            raise
+        return not stopped.code
+    finally:
+        sys.argv = before
+    return True
 
 
 def _run_with_others() -> None:

@@ -69,10 +69,10 @@ def lines(
                 marker = "o" if len(line.xs) <= 12 else None
                 axes.plot(line.xs, line.ys, marker=marker, markersize=4, **options)
                 if any(line.halves):
-                    low, high = _band(line)
+                    low, high = band(line)
                     axes.fill_between(line.xs, low, high, color=line.color, alpha=0.18, lw=0)
         if bars:
-            axes.set_ylim(*_limits(drawn))
+            axes.set_ylim(*limits(drawn))
             if xs[0] > 0 and xs[-1] / xs[0] >= 5:
                 axes.set_xscale("log")
             if len(xs) <= 8:
@@ -93,10 +93,10 @@ def lines(
         return Panel(to_svg(figure, name), title, description)
 
 
-def _limits(drawn: Sequence[Line]) -> tuple[float, float]:
+def limits(drawn: Sequence[Line]) -> tuple[float, float]:
     """Return limits that show the lines: bars that are much longer, as of two seeds, go on."""
     ys = [y for line in drawn for y in line.ys]
-    bands = [_band(line) for line in drawn]
+    bands = [band(line) for line in drawn]
     low, high = (choose(v for b in bands for v in b[end]) for end, choose in ((0, min), (1, max)))
     room = max(max(ys) - min(ys), 0.5)
     low, high = max(low, min(ys) - room), min(high, max(ys) + room)
@@ -104,7 +104,8 @@ def _limits(drawn: Sequence[Line]) -> tuple[float, float]:
     return low - edge, high + edge
 
 
-def _band(line: Line) -> tuple[list[float], list[float]]:
+def band(line: Line) -> tuple[list[float], list[float]]:
+    """Return the lower and the upper edge of a line's band."""
     pairs = list(zip(line.ys, line.halves, strict=True))
     return [y - half for y, half in pairs], [y + half for y, half in pairs]
 
