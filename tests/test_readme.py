@@ -36,7 +36,16 @@ def test_there_are_commands_and_their_scripts_exist():
     assert all((REPOSITORY / words[0]).is_file() for words in COMMANDS)
     names = {
         f"scripts/{name}.py"
-        for name in ("train", "report", "compare", "evaluate", "export", "demo", "search")
+        for name in (
+            "train",
+            "report",
+            "compare",
+            "evaluate",
+            "export",
+            "demo",
+            "search",
+            "reproduce",
+        )
     }
     assert {words[0] for words in COMMANDS} <= names
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdlit.report.charts import Line
-from kdlit.report.drawing import style
+from kdlit.report.drawing import DASHES, style
 from kdlit.report.picture import draw_lines
 from kdlit.report.statistics import estimate, paired
 from kdlit.report.table import mean_and_spread
@@ -48,12 +48,13 @@ def _cell(
     runs, path = found[cell], text["measure"]["path"]
     values = {run["seed"]: float(_value(run, path)) for run in runs}
     baseline = text.get("baseline")
-    before = {run["seed"]: float(_value(run, path)) for run in found.get((row, baseline), ())}
-    compared = None if baseline in (None, column) else paired(values, before)
     gain = None
-    if compared is not None:
-        difference = compared.difference
-        gain = {"mean": difference.mean, "low": difference.low, "high": difference.high}
+    if baseline is not None and baseline != column:
+        before = {run["seed"]: float(_value(run, path)) for run in found.get((row, baseline), ())}
+        compared = paired(values, before)
+        if compared is not None:
+            difference = compared.difference
+            gain = {"mean": difference.mean, "low": difference.low, "high": difference.high}
     return {
         "row": row,
         "column": column,
@@ -97,7 +98,8 @@ def draw(path: Path, result: Mapping[str, Any]) -> None:
     for place, column in enumerate(result["columns"]):
         cells = [cell for cell in result["cells"] if cell["column"] == column]
         estimates = [estimate([100 * value for value in cell["values"]]) for cell in cells]
-        color, dashes = style(place)
+        # Dashed in turn, too, since lines may cover each other: hard labels are often the truth.
+        color, dashes = style(place)[0], DASHES[place % len(DASHES)]
         line = Line(
             [cell["training_samples"] for cell in cells],
             [found.mean for found in estimates],
@@ -201,7 +203,7 @@ def _origin(result: Mapping[str, Any]) -> str:
         )
     threads = f"{device['threads']} thread{'s' if device['threads'] > 1 else ''}"
     told.append(
-        f"{len(fits)} runs took {result['seconds'] / 60:.0f} minutes together, a fit "
+        f"{len(fits)} runs took {result['seconds'] / 60:.0f} minutes added up, a fit "
         f"{statistics.median(fits):.1f} s in the median, on {device['type']} ({device['name']}, "
         f"{threads})"
     )
