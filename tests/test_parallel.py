@@ -14,6 +14,7 @@ from torch import distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import trainer
@@ -77,6 +78,24 @@ def fitted(module: DistillationModule, epochs: int = EPOCHS, ckpt_path=None, **o
     pl.seed_everything(0, verbose=False)  # Lightning seeds anew where it starts processes
     fit.fit(module, Data(), ckpt_path=ckpt_path, weights_only=True)
     return fit
+
+
+class Buckets(pl.Callback):
+    """Looks at each step that DDP holds what is trained, and nothing of the teacher."""
+
+    steps = 0
+
+    def on_train_batch_end(self, trainer, module, *_):
+        wrapper = trainer.strategy.model  # Lightning takes the wrapper off when the fit ends
+        assert isinstance(wrapper, DistributedDataParallel)
+        held = {id(tensor) for tensor in (*wrapper.parameters(), *wrapper.buffers())}
+        trained = {id(p) for part in (module.student, module.features) for p in part.parameters()}
+        theirs = {id(tensor) for tensor in module.teacher.state_dict(keep_vars=True).values()}
+        assert trained
+        assert trained <= held
+        assert theirs
+        assert not theirs & held
+        self.steps += 1
 
 
 def two_processes(*arguments: str) -> str:
@@ -156,11 +175,9 @@ def _train_the_same(folder: Path) -> None:
             found = {"state": state, "metrics": dict(fit.callback_metrics)}
             torch.save(found, folder / f"{name}.pt")
 
-    module = module_of()
-    fit = fitted(module, devices=2, strategy="ddp")
-    keep("ddp", module, fit)
-    names = {name for name, _ in fit.strategy.model.named_parameters()} if fit.model else set()
-    assert not any("teacher." in name for name in names)
+    module, watch = module_of(), Buckets()
+    keep("ddp", module, fitted(module, devices=2, strategy="ddp", callbacks=[watch]))
+    assert watch.steps == EPOCHS * SAMPLES // BATCH
 
     def strategy(*, folders: bool = True) -> dict:
         return {"devices": 2, "strategy": ModelParallelStrategy(
