@@ -645,6 +645,20 @@ def test_calls_without_gradients_do_not_count():
     assert same(*states)
 
 
+def test_a_loss_of_one_element_is_the_loss():
+    class Column(Keeps):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx)[None]
+
+    states, network = [], small()
+    for make in (Keeps, Column):
+        torch.manual_seed(3)
+        module = make()
+        fit(module, Distillation(network, student="model"))
+        states.append(state_of(module))
+    assert same(*states)
+
+
 def test_a_step_that_is_left_out_stays_left_out():
     class Skips(Keeps):
         def training_step(self, batch, batch_idx):
