@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import trainer
-from kdlit import DistillationModule, TruthLabels
+from kdlit import DistillationModule, Tokens, TruthLabels
 from kdlit.data import EpochSampler
 from kdlit.errors import ConfigError
 from kdlit.objectives import CRD, Hint
@@ -26,6 +26,7 @@ from kdlit.teachers import CachedTeacher, EMATeacher, EnsembleTeacher, FrozenTea
 from objectives.every import CASES
 from objectives.test_runs import Images
 from objectives.test_runs import module_of as every_module
+from test_positions import batches, tagger
 
 SAMPLES, BATCH, EPOCHS = 64, 16, 2
 
@@ -210,6 +211,30 @@ def _train_the_same(folder: Path) -> None:
         module = DistillationModule(network(3), **{"teacher": network(5), **options})
         with pytest.raises(ConfigError, match=problem):
             fitted(module, **strategy())
+    _train_where_no_position_counts()
+
+
+def _train_where_no_position_counts() -> None:
+    """In one process a step of the other goes on; where they must ask together it is refused."""
+    first, second, nothing, *_ = batches()
+
+    def fit(data: list[dict], strategy, teacher=None, **options) -> dict:
+        given = {"optimizer": partial(torch.optim.SGD, lr=0.05), "positions": Tokens(), **options}
+        module = DistillationModule(tagger(), teacher or tagger(8, seed=1), **given)
+        loader = DataLoader(data, batch_size=None)
+        fit = trainer(devices=2, strategy=strategy, use_distributed_sampler=False)
+        fit.fit(module, loader, loader)
+        return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True))
+
+    mine = [first, nothing if os.environ["RANK"] == "0" else second]
+    found = fit(mine, ModelParallelStrategy(2, 1), parallelize=sharded)
+    same(found, fit(mine, "ddp"))
+    for options in (
+        {"teacher": FrozenTeacher(tagger(8, seed=1), parallelize=sharded)},
+        {"features": {"hint": Hint("2", "2")}},
+    ):
+        with pytest.raises(ConfigError, match="no position of a batch counts, and where teacher"):
+            fit([first, nothing], ModelParallelStrategy(2, 1), parallelize=sharded, **options)
 
 
 def _train_every_objective() -> None:
