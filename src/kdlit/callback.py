@@ -62,7 +62,8 @@ class Distillation(pl.Callback):
             None for the module itself. It must be called as `self.model(x)`, once in a training
             step; calls without gradients do not count.
         own_weight: weight of the module's own loss: a number or a schedule. None takes that of the
-            label strategy's ground truth (1 - alpha), and 1 with `NoLabels`.
+            label strategy's ground truth (1 - alpha), 0 where it has none by that name, such as
+            `SmoothLabels`, and 1 with `NoLabels`.
         take_apart: gives the :class:`kdlit.batch.Batch` of a batch of the module's loader; None
             takes `Batch.of`, which knows `(x, y)`, `(x, y, index)` and mappings. Its target and
             index are for objectives that need them, its inputs for the one call before training by
