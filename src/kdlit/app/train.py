@@ -38,7 +38,8 @@ def main() -> None:
     if joined and os.environ.get("LOCAL_RANK", "0") != "0":
         run_reporting_errors(lambda: _join(joined), CONFIG_NAME)
     elif _STARTED_FROM_OUTSIDE & os.environ.keys():
-        run_reporting_errors(_run_with_others, CONFIG_NAME)
+        told = "the same command with ckpt_path=last"
+        run_reporting_errors(_run_with_others, CONFIG_NAME, way_on=lambda: told)
     else:
         begun: list[Path] = []
         run_reporting_errors(
