@@ -21,7 +21,7 @@ from yaml import YAMLError
 
 from kdlit.app.cli import called_as, debugging, explain
 from kdlit.app.resume import SUMMARY_FILE, take_up
-from kdlit.files import write_json
+from kdlit.files import is_writable, write_json
 
 log = logging.getLogger("kdlit")
 
@@ -38,6 +38,11 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse to put another sweep over one that is there, before anything is written."""
         folder = Path(config.hydra.sweep.dir)
+        if not is_writable(folder):
+            _stop(
+                f"hydra.sweep.dir={folder} cannot be written: name another with "
+                "hydra.sweep.dir=<directory>"
+            )
         before, now = overrides_of(folder), _own(config.hydra.overrides.task)
         if before is not None and before != now:
             _stop(
