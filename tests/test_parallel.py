@@ -246,7 +246,9 @@ def _train_every_objective() -> None:
             module._make_optimizer = partial(torch.optim.SGD, lr=0.01)
             if strategy != "ddp":
                 module._parallelize = lambda net, mesh: fully_shard(net, mesh=mesh["data_parallel"])
-            trainer(devices=2, strategy=strategy, limit_val_batches=0).fit(module, Images())
+            trainer(devices=2, strategy=strategy, limit_val_batches=0).fit(
+                module, Images(case.target)
+            )
             whole = StateDictOptions(full_state_dict=True)
             state = get_model_state_dict(module, options=whole)
             states.append({n: p for n, p in state.items() if n in dict(module.named_parameters())})
