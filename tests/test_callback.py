@@ -645,6 +645,20 @@ def test_calls_without_gradients_do_not_count():
     assert same(*states)
 
 
+def test_a_loss_of_one_element_is_the_loss():
+    class Column(Keeps):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx)[None]
+
+    states, network = [], small()
+    for make in (Keeps, Column):
+        torch.manual_seed(3)
+        module = make()
+        fit(module, Distillation(network, student="model"))
+        states.append(state_of(module))
+    assert same(*states)
+
+
 def test_a_step_that_is_left_out_stays_left_out():
     class Skips(Keeps):
         def training_step(self, batch, batch_idx):
@@ -701,10 +715,12 @@ def test_two_processes_train_as_one(make, student, tmp_path):
     """With batches of half the size; the samples of a step are then the same."""
     (tmp_path / "script.py").write_text(SCRIPT)
     out = tmp_path / "found.pt"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
+    environment.pop("PL_GLOBAL_SEED", None)  # of another test: Lightning would seed with it
     done = subprocess.run(
         [sys.executable, "script.py", make.__name__, student or "", str(out)],
         cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")},
+        env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     found = torch.load(out, weights_only=True)

@@ -10,9 +10,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from conftest import PlainData, network, trainer
-from kdlit import DistillationModule, HardLabels, Objective, SoftLabels, TruthLabels
+from kdlit import (
+    Distillation,
+    DistillationModule,
+    HardLabels,
+    Objective,
+    SoftLabels,
+    TruthLabels,
+)
 from kdlit.batch import Batch
 from kdlit.errors import ConfigError, NonFiniteError, TeacherError
+from kdlit.objectives import SimilarityPreserving
 from kdlit.objectives.base import logits_of
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -356,3 +364,20 @@ def test_a_batch_without_labels_is_named(teacher):
     fit.fit(unlabelled, data)
     assert "train/accuracy" not in fit.callback_metrics
     assert Batch.of(next(iter(data.train_dataloader()))).target is None
+
+
+@pytest.mark.parametrize("make", [partial(DistillationModule, network()), Distillation])
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("label", "no objective can be named 'label'"),
+        ("a.b", "no objective can be named 'a.b'"),
+        ("values", "no objective can be named 'values'"),
+        ("loss", "a term would be logged as 'loss'"),
+        ("total", "a term would be logged as 'total'"),
+        ("soft", "two terms would be logged as 'soft'"),
+    ],
+)
+def test_features_have_names_of_their_own(teacher, make, name, problem):
+    with pytest.raises(ConfigError, match=problem):
+        make(teacher, features={name: SimilarityPreserving("0", "0")})

@@ -65,6 +65,15 @@ def test_the_bins_of_reliability_are_whole_and_give_the_calibration_error():
     assert bins[9]["confidence"] == pytest.approx(float(p[inside].mean()), rel=1e-5)
 
 
+def test_the_bins_are_there_also_where_no_sample_was():
+    """Of several processes one may have none, and the others add theirs up with its."""
+    metrics = ClassifierMetrics()
+    metrics.update(LOGITS[:0], TARGET[:0])
+    with pytest.warns(UserWarning, match="before the ``update``"):
+        bins = metrics.reliability()
+    assert [entry["count"] for entry in bins] == [0] * 15
+
+
 def test_a_network_that_is_wholly_sure_is_in_the_last_bin():
     metrics = ClassifierMetrics()
     metrics.update(torch.tensor([[1e4, 0.0]]), torch.tensor([1]))

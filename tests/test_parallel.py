@@ -14,10 +14,11 @@ from torch import distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import trainer
-from kdlit import DistillationModule, TruthLabels
+from kdlit import DistillationModule, Tokens, TruthLabels
 from kdlit.data import EpochSampler
 from kdlit.errors import ConfigError
 from kdlit.objectives import CRD, Hint
@@ -25,6 +26,7 @@ from kdlit.teachers import CachedTeacher, EMATeacher, EnsembleTeacher, FrozenTea
 from objectives.every import CASES
 from objectives.test_runs import Images
 from objectives.test_runs import module_of as every_module
+from test_positions import batches, tagger
 
 SAMPLES, BATCH, EPOCHS = 64, 16, 2
 
@@ -77,6 +79,24 @@ def fitted(module: DistillationModule, epochs: int = EPOCHS, ckpt_path=None, **o
     pl.seed_everything(0, verbose=False)  # Lightning seeds anew where it starts processes
     fit.fit(module, Data(), ckpt_path=ckpt_path, weights_only=True)
     return fit
+
+
+class Buckets(pl.Callback):
+    """Looks at each step that DDP holds what is trained, and nothing of the teacher."""
+
+    steps = 0
+
+    def on_train_batch_end(self, trainer, module, *_):
+        wrapper = trainer.strategy.model  # Lightning takes the wrapper off when the fit ends
+        assert isinstance(wrapper, DistributedDataParallel)
+        held = {id(tensor) for tensor in (*wrapper.parameters(), *wrapper.buffers())}
+        trained = {id(p) for part in (module.student, module.features) for p in part.parameters()}
+        theirs = {id(tensor) for tensor in module.teacher.state_dict(keep_vars=True).values()}
+        assert trained
+        assert trained <= held
+        assert theirs
+        assert not theirs & held
+        self.steps += 1
 
 
 def two_processes(*arguments: str) -> str:
@@ -156,11 +176,9 @@ def _train_the_same(folder: Path) -> None:
             found = {"state": state, "metrics": dict(fit.callback_metrics)}
             torch.save(found, folder / f"{name}.pt")
 
-    module = module_of()
-    fit = fitted(module, devices=2, strategy="ddp")
-    keep("ddp", module, fit)
-    names = {name for name, _ in fit.strategy.model.named_parameters()} if fit.model else set()
-    assert not any("teacher." in name for name in names)
+    module, watch = module_of(), Buckets()
+    keep("ddp", module, fitted(module, devices=2, strategy="ddp", callbacks=[watch]))
+    assert watch.steps == EPOCHS * SAMPLES // BATCH
 
     def strategy(*, folders: bool = True) -> dict:
         return {"devices": 2, "strategy": ModelParallelStrategy(
@@ -193,6 +211,30 @@ def _train_the_same(folder: Path) -> None:
         module = DistillationModule(network(3), **{"teacher": network(5), **options})
         with pytest.raises(ConfigError, match=problem):
             fitted(module, **strategy())
+    _train_where_no_position_counts()
+
+
+def _train_where_no_position_counts() -> None:
+    """In one process a step of the other goes on; where they must ask together it is refused."""
+    first, second, nothing, *_ = batches()
+
+    def fit(data: list[dict], strategy, teacher=None, **options) -> dict:
+        given = {"optimizer": partial(torch.optim.SGD, lr=0.05), "positions": Tokens(), **options}
+        module = DistillationModule(tagger(), teacher or tagger(8, seed=1), **given)
+        loader = DataLoader(data, batch_size=None)
+        fit = trainer(devices=2, strategy=strategy, use_distributed_sampler=False)
+        fit.fit(module, loader, loader)
+        return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True))
+
+    mine = [first, nothing if os.environ["RANK"] == "0" else second]
+    found = fit(mine, ModelParallelStrategy(2, 1), parallelize=sharded)
+    same(found, fit(mine, "ddp"))
+    for options in (
+        {"teacher": FrozenTeacher(tagger(8, seed=1), parallelize=sharded)},
+        {"features": {"hint": Hint("2", "2")}},
+    ):
+        with pytest.raises(ConfigError, match="no position of a batch counts, and where teacher"):
+            fit([first, nothing], ModelParallelStrategy(2, 1), parallelize=sharded, **options)
 
 
 def _train_every_objective() -> None:
@@ -204,7 +246,9 @@ def _train_every_objective() -> None:
             module._make_optimizer = partial(torch.optim.SGD, lr=0.01)
             if strategy != "ddp":
                 module._parallelize = lambda net, mesh: fully_shard(net, mesh=mesh["data_parallel"])
-            trainer(devices=2, strategy=strategy, limit_val_batches=0).fit(module, Images())
+            trainer(devices=2, strategy=strategy, limit_val_batches=0).fit(
+                module, Images(case.target)
+            )
             whole = StateDictOptions(full_state_dict=True)
             state = get_model_state_dict(module, options=whole)
             states.append({n: p for n, p in state.items() if n in dict(module.named_parameters())})

@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 
 from conftest import REPOSITORY, PlainData, network
 from foreign import Keeps
-from kdlit.__main__ import main
+from kdlit.__main__ import SAVED, main
 from kdlit.app.cli import register_resolvers
 from kdlit.models import MLP
 from kdlit.objectives import Hint
@@ -55,7 +56,10 @@ def test_lightnings_command_line_runs_the_job(command_line, monkeypatch):
     monkeypatch.setattr(
         "kdlit.DistillationModule.on_train_end", lambda self: fitted.append(self), raising=False
     )
+    Path("config.yaml").write_text("the user's")
     command_line("--model.label.alpha=0.5", "--seed_everything=1")
+    assert Path("config.yaml").read_text() == "the user's"
+    assert yaml.safe_load(Path(SAVED).read_text())["model"]["label"]["init_args"]["alpha"] == 0.5
     (module,) = fitted
     assert module.label.weights == {"soft": 0.5, "truth": 0.5}
     assert module.global_step == 8

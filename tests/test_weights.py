@@ -1,5 +1,6 @@
 import os
 import pickle
+import random
 import shutil
 import warnings
 from pathlib import Path
@@ -179,3 +180,20 @@ def test_bad_files_are_refused_and_change_nothing(net, tmp_path, monkeypatch, na
         load_weights(other, tmp_path / name)
     assert same(other, fresh())
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_whatever_byte_is_damaged_the_error_is_ours(net, tmp_path, zipped):
+    path, chance = tmp_path / "net.pt", random.Random(0)
+    torch.save(net.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(200):
+        content = bytearray(whole)
+        for place in chance.sample(range(600), 3):
+            content[place] = chance.randrange(256)
+        path.write_bytes(content)
+        try:
+            load_weights(fresh(), path)
+        except ConfigError:
+            refused += 1
+    assert refused > 50

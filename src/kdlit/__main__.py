@@ -5,6 +5,9 @@ import sys
 from kdlit.distillation import DistillationModule
 from kdlit.errors import KdlitError
 
+SAVED = "kdlit-job.yaml"
+"""What the command line was told, all defaults included, in the logger's directory."""
+
 
 def main() -> None:
     """Run LightningCLI on :class:`kdlit.DistillationModule`; what kdlit refuses takes one line.
@@ -22,7 +25,9 @@ def main() -> None:
             DistillationModule,
             # The optimizer is the module's.
             auto_configure_optimizers=False,
-            save_config_kwargs={"overwrite": True},
+            # Without a logger it is written where the command runs, once for each command: under a
+            # name that is no file of the user's.
+            save_config_kwargs={"config_filename": SAVED, "overwrite": True},
         )
     except KdlitError as error:
         sys.exit(f"kdlit: {error}")

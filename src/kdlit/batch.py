@@ -64,8 +64,8 @@ class Samples:
         if outputs.logits.ndim != 2:
             raise ConfigError(
                 "a network's logits must have shape (N, C), got "
-                f"{tuple(outputs.logits.shape)}: where it answers each token, give the module "
-                "positions=Tokens() (kdlit.positions)"
+                f"{tuple(outputs.logits.shape)}: where it answers each token, give the module or "
+                "the callback positions=Tokens() (kdlit.positions)"
             )
         return outputs
 

@@ -62,7 +62,8 @@ class Distillation(pl.Callback):
             None for the module itself. It must be called as `self.model(x)`, once in a training
             step; calls without gradients do not count.
         own_weight: weight of the module's own loss: a number or a schedule. None takes that of the
-            label strategy's ground truth (1 - alpha), and 1 with `NoLabels`.
+            label strategy's ground truth (1 - alpha), 0 where it has none by that name, such as
+            `SmoothLabels`, and 1 with `NoLabels`.
         take_apart: gives the :class:`kdlit.batch.Batch` of a batch of the module's loader; None
             takes `Batch.of`, which knows `(x, y)`, `(x, y, index)` and mappings. Its target and
             index are for objectives that need them, its inputs for the one call before training by
@@ -237,8 +238,13 @@ class Distillation(pl.Callback):
         """Return a batch's target and index, where it has any."""
         try:
             known = self._take_apart(batch)
-        except ConfigError:
-            return Batch(None)  # an objective that needs more will say so
+        except ConfigError as error:
+            if self._positions is None:
+                return Batch(None)  # an objective that needs more will say so
+            raise ConfigError(
+                f"{error}; `take_apart` says by what `positions` are chosen: lambda batch: "
+                "kdlit.batch.Batch(inputs, target)"
+            ) from error
         return self._with_rows(known)
 
     def _with_rows(self, batch: Batch) -> Batch:
@@ -264,7 +270,8 @@ class Distillation(pl.Callback):
     def _total(self, module: pl.LightningModule, own: Tensor, calls: list[Call]) -> Tensor:
         """Return the module's own loss and all terms, weighted and summed."""
         distiller, step = self._distiller, module.global_step
-        own = weight_at(self.own_weight, step) * float32_at_least(own)
+        # Lightning takes a loss of shape (1,) as well.
+        own = weight_at(self.own_weight, step) * float32_at_least(own).squeeze()
         if not distiller.names:
             return own
         if len(calls) != 1:

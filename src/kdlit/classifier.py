@@ -194,10 +194,12 @@ class ClassifierModule(pl.LightningModule):
         """Return a loss of 0 with gradients of 0, for a batch in which no position counts.
 
         The mean over no positions is NaN, and a step without gradients would keep the other
-        processes waiting.
+        processes waiting. Through the logits the trained network has its own.
         """
-        zeros = [0.0 * p.sum() for p in self.parameters() if p.requires_grad]
-        return torch.stack([outputs.logits.float().sum(), *(zero.float() for zero in zeros)]).sum()
+        own = {id(p) for p in self.trained.parameters()}
+        beside = [p for p in self.parameters() if p.requires_grad and id(p) not in own]
+        zeros = [(0.0 * p.sum()).float() for p in beside]
+        return torch.stack([outputs.logits.float().sum(), *zeros]).sum()
 
     def _take_steps(self, parts: list[Batch]) -> None:
         """Do for each part what Lightning does for each batch."""

@@ -259,6 +259,17 @@ class DistillationModule(ClassifierModule):
         """Return the weighted sum of the terms, for the mixed batch where there is a `mix`."""
         return super().loss_of(batch if self.mix is None else self.mix(batch))
 
+    def _nothing(self, outputs: Outputs) -> Tensor:
+        """Return a loss of 0, unless other processes wait for this one's part of what is asked."""
+        parts = (p for objective in self.objectives.values() for p in objective.parameters())
+        spread = self.uses_teacher and self.teacher is not None and self.teacher.spreads
+        if self._is_parallel and (spread or any(p.requires_grad for p in parts)):
+            raise ConfigError(
+                "no position of a batch counts, and where teacher or objectives are sharded each "
+                "process must ask them in each step: leave such batches out of the data"
+            )
+        return super()._nothing(outputs)
+
     def answer(self, batch: Batch) -> Outputs:
         """Return the student's outputs for a training batch, with the layers that are tapped."""
         return self._distiller.run(self.student, batch)

@@ -19,6 +19,9 @@ from kdlit.taps import Taps
 from kdlit.tasks import Task
 from kdlit.teachers import TeacherSource, as_source
 
+# What is logged beside the terms.
+_LOGGED = {"loss", "total", "accuracy", "learning_rate"}
+
 
 def undisturbed(device: torch.device) -> AbstractContextManager[None]:
     """Return a context whose random numbers a training on that device does not miss."""
@@ -50,8 +53,8 @@ class Distiller:
         student: see :func:`check_apart`; None where it is not yet known.
 
     Raises:
-        ConfigError: if one is no objective, if two terms have the same name, or if the student
-            shares parameters with the teacher.
+        ConfigError: if one is no objective, if its name means something else, if two terms have the
+            same name, or if the student shares parameters with the teacher.
         TeacherError: if an objective needs a teacher and there is none.
 
     >>> from kdlit.objectives import Hint, SoftLabels
@@ -66,6 +69,12 @@ class Distiller:
         features: Mapping[str, Objective],
         student: nn.Module | None = None,
     ) -> None:
+        for key in features:
+            if key in ("", "label") or "." in key or hasattr(nn.ModuleDict(), key):
+                raise ConfigError(
+                    f"`features`: no objective can be named {key!r}, which means something else or "
+                    "has a dot: give it another name"
+                )
         self.objectives: dict[str, Objective] = {"label": label, **features}
         for key, objective in self.objectives.items():
             if not isinstance(objective, Objective):
@@ -78,6 +87,12 @@ class Distiller:
             raise ConfigError(
                 f"two terms would be logged as {twice[0]!r}: give the feature objective another "
                 "name"
+            )
+        taken = sorted(set(self.names) & _LOGGED)
+        if taken:
+            raise ConfigError(
+                f"a term would be logged as {taken[0]!r}, which means something else: give the "
+                "feature objective, or the label strategy's term, another name"
             )
         self.uses_teacher = any(o.needs_teacher for o in self.objectives.values())
         if self.uses_teacher and teacher is None:

@@ -214,14 +214,21 @@ class ClassifierMetrics(NetworkMetrics):
         super().__init__()
         self._reliability: Reliability | None = None
 
+    def update(
+        self, logits: Tensor, target: Tensor | None, teacher_logits: Tensor | None = None
+    ) -> None:
+        """Add a batch; see :meth:`NetworkMetrics.update`."""
+        if target is not None and self._reliability is None:
+            self._reliability = Reliability().to(logits.device)
+        super().update(logits, target, teacher_logits)
+
     def _add(self, own: MetricCollection, logits: Tensor, target: Tensor) -> None:
         scores = probabilities(logits)
         own["accuracy"].update(scores, target)
         own["ece"].update(scores, target)
         own["nll"].update(logits, target)
-        if self._reliability is None:
-            self._reliability = Reliability().to(logits.device)
-        self._reliability.update(scores, target)
+        if self._reliability is not None:
+            self._reliability.update(scores, target)
 
     def _own_metrics(self, outputs: int) -> MetricCollection:
         ece = MulticlassCalibrationError(outputs, n_bins=ECE_BINS, validate_args=False)

@@ -126,6 +126,14 @@ def test_a_data_folder_that_cannot_be_written(refused, tmp_path):
     assert "data.root" in error
 
 
+def test_a_directory_of_sweeps_that_cannot_be_written(command, capsys, tmp_path):
+    (tmp_path / "sweeps").touch()
+    with pytest.raises(SystemExit):
+        command("-m", "seed=0,1")
+    error = capsys.readouterr().err
+    assert "cannot be written: name another with hydra.sweep.dir=<directory>" in error
+
+
 def test_resuming_with_another_configuration(command, capsys):
     command(name="run")
     capsys.readouterr()

@@ -1,6 +1,7 @@
 """The whole job, on the real data, small."""
 
 import csv
+import sys
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from app.conftest import summary
 from kdlit import load_weights
 from kdlit.app.resume import CONFIG_FILE
+from kdlit.app.train import _way_on
 from kdlit.models import MLP
 from kdlit.weights import read_metadata
 
@@ -160,14 +162,37 @@ def test_the_last_checkpoint_is_the_last_one_also_where_the_first_was_the_best(c
     assert epochs == {"best": 0, "last": 2}
 
 
-def test_last_finds_the_newest_run_of_the_same_kind(command, tmp_path):
+def test_last_finds_the_newest_run_of_the_same_kind(command, tmp_path, capsys):
     command(directory=False)
     (run,) = (tmp_path / "outputs" / "soft-mlp").iterdir()
-    before = summary(run)
+    before, written = summary(run), (run / "summary.json").read_bytes()
+    capsys.readouterr()
+    command("ckpt_path=last", directory=False)
+    assert f"outputs/soft-mlp/{run.name}/ is finished: left as it is" in capsys.readouterr().out
+    assert (run / "summary.json").read_bytes() == written
     (run / "summary.json").unlink()
     command("ckpt_path=last", directory=False)
     assert list((tmp_path / "outputs" / "soft-mlp").iterdir()) == [run]
     assert summary(run)["student"] == before["student"]
+
+
+@pytest.mark.parametrize(
+    ("words", "kept", "told"),
+    [
+        ("label=soft", True, "label=soft ckpt_path=last"),
+        ("label=soft", False, "label=soft"),  # `last` would be that of an earlier run
+        ("ckpt_path=last label=soft", True, "label=soft ckpt_path=last"),
+        ("ckpt_path=run/best.ckpt label=soft", True, "label=soft ckpt_path=run/last.ckpt"),
+        ("ckpt_path=other.ckpt label=soft", False, "ckpt_path=other.ckpt label=soft"),
+    ],
+)
+def test_what_goes_on_with_an_interrupted_run(words, kept, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    if kept:
+        (tmp_path / "run" / "last.ckpt").touch()
+    monkeypatch.setattr(sys, "argv", ["kdlit-train", *words.split()])
+    assert _way_on([tmp_path / "run"]) == f"kdlit-train {told}"
 
 
 def test_alpha_zero_is_truth(command):

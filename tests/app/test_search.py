@@ -144,6 +144,9 @@ def test_an_interrupted_trial_is_tried_again_and_goes_on(search, monkeypatch, wh
     ("arguments", "told"),
     [
         (["seed=0,1"], "would find a lucky one"),
+        (["+data.split_seed=0,1"], "would find a lucky one"),
+        (["data.val_size=500,1000"], "the values of such trials could not be compared"),
+        (["callbacks.checkpoint.monitor=val/accuracy,val/nll"], "could not be compared"),
         (["callbacks.checkpoint.monitor=train/loss"], "a search needs a metric of the validation"),
         (["trainer.devices=2"], "a trial runs on one device"),
         (["--storage", "nonsense://x"], "--storage nonsense://x: "),
@@ -158,6 +161,27 @@ def test_bad_input(search, arguments, told, capsys):
     assert error.startswith("kdlit: ")
     assert told in error
     assert "\n" not in error
+
+
+def test_a_folder_that_cannot_be_written(search, capsys, tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "searches").touch()
+    with pytest.raises(SystemExit):
+        search()
+    assert "cannot be written, and a search keeps its trials there" in capsys.readouterr().err
+
+
+def test_only_what_was_interrupted_is_tried_again():
+    from kdlit.app.study import ERROR, try_again
+
+    study = optuna.create_study()
+    for state, attribute in (("COMPLETE", None), ("PRUNED", None), ("FAIL", ERROR), ("FAIL", None)):
+        trial = study.ask()
+        if attribute:
+            trial.set_user_attr(attribute, "its own")
+        study.tell(trial, 1.0 if state == "COMPLETE" else None, state=TrialState[state])
+        try_again(study, trial.number)
+    assert [trial.number for trial in study.trials if trial.state is TrialState.WAITING] == [4]
 
 
 def test_another_search_of_the_same_name(search, capsys, tmp_path):

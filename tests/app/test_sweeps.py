@@ -6,11 +6,14 @@ import sys
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from app.conftest import SMALL, summary
 from conftest import REPOSITORY
+from kdlit.app.cli import _sweep_dir
 from kdlit.app.resume import SUMMARY_FILE
+from kdlit.app.sweeps import LOCK_FILE
 
 QUICK = ["trainer.max_epochs=1", "logger=[]", "trainer.limit_test_batches=1"]
 SHORT = ["-m", "label=truth", "teacher=none", "optimizer.lr=0.01,0.02", *QUICK]
@@ -38,6 +41,29 @@ def test_the_same_command_goes_on_with_the_newest_such_sweep(command, tmp_path, 
     assert after["1"] > before["1"]
     assert times(other) == others
     assert len(list((tmp_path / "sweeps").iterdir())) == 2
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(command, tmp_path, capsys):
+    """As jobs go on whose command was stopped."""
+    runs = [tmp_path / "sweep" / number for number in "01"]
+    for run in runs:
+        run.mkdir(parents=True)
+    with FileLock(runs[0] / LOCK_FILE), FileLock(runs[1] / LOCK_FILE):
+        command(*SHORT, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    out = capsys.readouterr().out
+    for run in runs:
+        assert f"sweep/{run.name}/ is being run by another process: left to it" in out
+        assert not (run / "config.yaml").exists()
+
+
+def test_the_value_of_a_flag_is_no_override(tmp_path, monkeypatch):
+    """`-m --config-dir conf label=a,b ~x` goes on with the sweep of `label=a,b ~x`."""
+    sweep = tmp_path / "sweeps" / "one"
+    sweep.mkdir(parents=True)
+    (sweep / "multirun.yaml").write_text("hydra: {overrides: {task: ['label=a,b', '~x']}}")
+    words = ["-m", "--config-dir", "conf", "label=a,b", "~x", "hydra/launcher=joblib"]
+    monkeypatch.setattr(sys, "argv", ["kdlit-train", *words, "ckpt_path=last"])
+    assert _sweep_dir("last", str(tmp_path / "sweeps")) == str(sweep)
 
 
 def test_going_on_with_a_sweep_that_is_not_there(refused):

@@ -138,6 +138,10 @@ def test_bad_folders_are_refused_with_the_reason(tmp_path, samples):
         write_shards(tmp_path / "none", [(x[:0], y[:0])])
     with pytest.raises(ConfigError, match="as many x as y, got 3 and 2"):
         write_shards(tmp_path / "odd", [(x[:3], y[:2])])
+    with pytest.raises(ConfigError, match=r"of one type .* got x and y of uint8 .* and float32"):
+        write_shards(tmp_path / "types", [(x, y.int()), (x, y.float())])
+    with pytest.raises(ConfigError, match=r"must be numbers, .* object"):
+        write_shards(tmp_path / "objects", [(np.array([{}, {}]), np.zeros(2))])
     with pytest.raises(ConfigError, match="`block_size`"):
         write_shards(tmp_path / "zero", [samples], block_size=0)
     assert [path.name for path in tmp_path.iterdir()] == ["index.json"], "nothing is left behind"
@@ -170,6 +174,23 @@ def written(place, items):
     writer.done()
     writer.merge()
     return place
+
+
+class Hostile:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_nothing_is_unpickled(tmp_path):
+    place = written(tmp_path / "train", [(Hostile(tmp_path / "there"), np.zeros((2, 3)))])
+    with pytest.raises(DataError, match="holds items of pickle, and blocks are pairs of arrays"):
+        ShardedDataset(place)
+    assert not (tmp_path / "there").exists()
 
 
 def test_items_that_are_no_blocks_are_refused(tmp_path):

@@ -153,8 +153,10 @@ def test_goes_on_within_an_epoch_to_the_bit(root, tmp_path, workers, at_once, sc
     assert rest.seen == whole.seen
     assert len(rest.seen) == 2 * -(-COUNT // (16 * at_once)) - 2
     assert same(one, two)
-    with pytest.raises(ConfigError, match="samples in a loader's batch, which cannot go on with"):
-        trained(root, source, 3, tmp_path / "some.ckpt", size=8, **options)
+    size = 16 * at_once
+    wrong = f"batch_size {size // 2} where it was {size}, blocks_at_once 2 where it was "
+    with pytest.raises(ConfigError, match=wrong):
+        trained(root, source, 3, tmp_path / "some.ckpt", size=8, blocks_at_once=2, **options)
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")

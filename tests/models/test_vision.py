@@ -34,6 +34,10 @@ def test_other_numbers_of_channels_and_options_reach_the_network():
         ({"nonsense": 1}, "torchvision's resnet18: .*nonsense"),
         ({"weights": "BEST"}, "torchvision's resnet18: .*BEST"),
         ({"weights": "DEFAULT", "in_channels": 4}, "`in_channels` is 4"),
+        (
+            {"name": "googlenet", "in_channels": 1, "transform_input": True, "init_weights": False},
+            "googlenet shifts each of three channels",
+        ),
         ({"in_channels": 0}, "`in_channels` must be an integer >= 1, got 0"),
     ],
 )

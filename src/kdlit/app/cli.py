@@ -38,7 +38,7 @@ def called_as(name: str) -> list[str]:
 
 
 def run_reporting_errors(
-    command: Callable[[], object], config_name: str, *, way_on: str = ""
+    command: Callable[[], object], config_name: str, *, way_on: Callable[[], str] | None = None
 ) -> None:
     """Run a Hydra command; on an error print one line and exit with status 1.
 
@@ -47,7 +47,7 @@ def run_reporting_errors(
     Args:
         command: what to do.
         config_name: of the configuration that it composes, for errors.
-        way_on: the command that goes on after an interruption.
+        way_on: returns the command that goes on after an interruption.
     """
     debug = debugging()
     if not debug:
@@ -69,7 +69,7 @@ def run_reporting_errors(
             and not terminated
         ):
             raise
-        told = f". This goes on: {way_on}" if way_on else ""
+        told = f". This goes on: {way_on()}" if way_on is not None else ""
         print(f"kdlit: interrupted{told}", file=sys.stderr)
         sys.exit(143 if terminated else 130)
     finally:
@@ -204,7 +204,9 @@ def _sweep_dir(ckpt_path: str | None, folder: str) -> str:
     if ckpt_path == "last":
         from kdlit.app.sweeps import newest_of
 
-        words = [word for word in sys.argv[1:] if not _HYDRAS_OWN.match(word)]
+        # The value of a flag, as in `--config-dir folder`, is no override.
+        words = [word for word in sys.argv[1:] if "=" in word or word.startswith("~")]
+        words = [word for word in words if not _HYDRAS_OWN.match(word)]
         found = newest_of(words, Path(folder))
         if found is not None:
             return str(found)

@@ -15,6 +15,9 @@ CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 """What a run's directory holds when the run is finished."""
 
+LAST_FILE = "last.ckpt"
+"""The checkpoint from which a run goes on."""
+
 
 def checkpoint_to_resume(config: DictConfig) -> Path | None:
     """Return the checkpoint that `ckpt_path` names, or None to begin anew.
@@ -27,7 +30,7 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
     if config.ckpt_path is None:
         return None
     run_dir = Path(config.run_dir)
-    path = run_dir / "last.ckpt" if config.ckpt_path == "last" else Path(config.ckpt_path)
+    path = run_dir / LAST_FILE if config.ckpt_path == "last" else Path(config.ckpt_path)
     if not path.is_file():
         folder = run_dir.parent if config.ckpt_path == "last" else path.parent
         raise ConfigError(
@@ -60,7 +63,7 @@ def take_up(config: DictConfig) -> dict[str, Any] | None:
         ConfigError: if the directory holds a run with another configuration.
     """
     run_dir = Path(config.run_dir)
-    written, summary = run_dir / CONFIG_FILE, run_dir / SUMMARY_FILE
+    written = run_dir / CONFIG_FILE
     begun = written.is_file()
     differ = _differences(written, config) if begun else ""
     if differ:
@@ -68,12 +71,19 @@ def take_up(config: DictConfig) -> dict[str, Any] | None:
             f"{run_dir} holds a run with another configuration: {differ}. It is left as it is: "
             "choose another directory"
         )
-    if begun and summary.is_file():
-        found: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
-        return found
-    if config.ckpt_path in (None, "last"):
-        config.ckpt_path = "last" if begun and (run_dir / "last.ckpt").is_file() else None
-    return None
+    found = summary_of(config)
+    if found is None and config.ckpt_path in (None, "last"):
+        config.ckpt_path = "last" if begun and (run_dir / LAST_FILE).is_file() else None
+    return found
+
+
+def summary_of(config: DictConfig) -> dict[str, Any] | None:
+    """Return the summary of a run that is finished, None where it is not, or is another one."""
+    written, summary = (Path(config.run_dir, name) for name in (CONFIG_FILE, SUMMARY_FILE))
+    if not (written.is_file() and summary.is_file()) or _differences(written, config):
+        return None
+    found: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+    return found
 
 
 def _differences(written: Path, config: DictConfig) -> str:

@@ -47,12 +47,12 @@ examples:
 
 def main() -> None:
     """Do the search that the command line asks for, and tell its best trials."""
-    way_on = shlex.join([*called_as("search"), *sys.argv[1:]])
     # As Hydra does for the other commands: instead of what this process had before.
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout, force=True)
     register_resolvers()
     asked = _parser().parse_intermixed_args()
-    run_reporting_errors(lambda: _search(asked), "train", way_on=way_on)
+    way_on = shlex.join([*called_as("search"), *sys.argv[1:]])
+    run_reporting_errors(lambda: _search(asked), "train", way_on=lambda: way_on)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,6 +101,7 @@ def _search(asked: argparse.Namespace) -> None:
     log.info("Search in %s/: %d of %d trials are there", folder, len(counted(study)), asked.trials)
     trial = _Trial(folder, fixed, space, monitor, asked.seed, asked.startup)
     while len(counted(study)) < asked.trials:
+        trial.number = None
         try:
             study.optimize(trial, n_trials=1, catch=(Exception,))
         except KeyboardInterrupt:

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from optuna.distributions import BaseDistribution
 
+_CHANCE = {"seed", "data.seed", "data.split_seed"}
+# By what, and on what, a trial is measured.
+_MEASURE = {
+    "task", "data", "data.val_size", "data.classes", "callbacks", "callbacks.checkpoint",
+    "callbacks.checkpoint.monitor", "callbacks.checkpoint.mode",
+}  # fmt: skip
+
 
 def read_space(
     overrides: Sequence[str], loader: "ConfigLoader | None" = None
@@ -53,10 +60,15 @@ def read_space(
         key = override.get_key_element()
         if not override.is_sweep_override():
             fixed.append(override.input_line or "")
-        elif key.lstrip("+") in ("seed", "data.seed"):
+        elif key.lstrip("+") in _CHANCE:
             raise ConfigError(
                 f"{override.input_line}: a search that chose among seeds would find a lucky one; "
                 "give one seed, and repeat the best setting with others"
+            )
+        elif key.lstrip("+") in _MEASURE:
+            raise ConfigError(
+                f"{override.input_line}: the values of such trials could not be compared; give "
+                "one, and search anew for another"
             )
         else:
             space[key] = _distribution(override)

@@ -13,6 +13,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from kdlit.errors import ConfigError
+from kdlit.files import is_writable
 from kdlit.randomness import derive_seed
 
 ERROR = "error"
@@ -44,8 +45,13 @@ def open_study(
         heartbeat: seconds between two signs of life of a trial.
 
     Raises:
-        ConfigError: if the storage cannot be used, or holds another search of this name.
+        ConfigError: if folder or storage cannot be used, or hold another search of this name.
     """
+    if not is_writable(folder):
+        raise ConfigError(
+            f"{folder.absolute()} cannot be written, and a search keeps its trials there: start it "
+            "where that folder can be made"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     url = storage or f"sqlite:///{(folder / 'study.db').resolve()}"
     options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite:") else {}
@@ -107,10 +113,12 @@ def suggest(trial: optuna.Trial, key: str, among: optuna.distributions.BaseDistr
 
 
 def try_again(study: optuna.Study, number: int) -> None:
-    """Put a trial that was interrupted back into the queue."""
-    with _quiet():
-        again = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
-        again(study, study.trials[number])
+    """Put a trial that was interrupted back into the queue; one that is over stays as it is."""
+    trial = study.trials[number]
+    if trial.state is TrialState.FAIL and ERROR not in trial.user_attrs:
+        with _quiet():
+            again = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
+            again(study, trial)
 
 
 def first_number(trial: FrozenTrial) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -20,12 +21,14 @@ from yaml import YAMLError
 
 from kdlit.app.cli import called_as, debugging, explain
 from kdlit.app.resume import SUMMARY_FILE, take_up
-from kdlit.files import write_json
+from kdlit.files import is_writable, write_json
 
 log = logging.getLogger("kdlit")
 
 FAILED_FILE = "failed.json"
 """What a run of a sweep leaves when it fails: its overrides, and the error."""
+LOCK_FILE = ".lock"
+"""What the process that does a run of a sweep holds meanwhile."""
 _ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
@@ -35,6 +38,11 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse to put another sweep over one that is there, before anything is written."""
         folder = Path(config.hydra.sweep.dir)
+        if not is_writable(folder):
+            _stop(
+                f"hydra.sweep.dir={folder} cannot be written: name another with "
+                "hydra.sweep.dir=<directory>"
+            )
         before, now = overrides_of(folder), _own(config.hydra.overrides.task)
         if before is not None and before != now:
             _stop(
@@ -70,8 +78,23 @@ class SweepCallback(Callback):
 def run_of_sweep(config: DictConfig, work: Callable[[DictConfig], float | None]) -> float | None:
     """Do one run of a sweep; an error is written down, and ends no other run.
 
-    A run that is finished is left as it is. One that was begun goes on from its `last.ckpt`.
+    A run that is finished is left as it is, and so is one that another process is at: a job of the
+    same sweep, whose command was stopped. One that was begun goes on from its `last.ckpt`.
     """
+    lock = FileLock(Path(config.run_dir, LOCK_FILE))
+    try:
+        # Freed by the operating system when its holder dies.
+        lock.acquire(blocking=False)
+    except Timeout:
+        log.info("%s/ is being run by another process: left to it", os.path.relpath(config.run_dir))
+        return None
+    try:
+        return _run_alone(config, work)
+    finally:
+        lock.release()
+
+
+def _run_alone(config: DictConfig, work: Callable[[DictConfig], float | None]) -> float | None:
     run_dir = Path(config.run_dir)
     if HydraConfig.get().launcher._target_ != _ONE_BY_ONE:
         # Bars that move would overwrite those of the other runs.

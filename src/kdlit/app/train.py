@@ -1,5 +1,6 @@
 """The command that does the whole job: `scripts/train.py`, `kdlit-train`."""
 
+import logging
 import os
 import shlex
 import shutil
@@ -16,11 +17,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kdlit.app.cli import CONFIG_MODULE, called_as, register_resolvers, run_reporting_errors
+from kdlit.app.resume import LAST_FILE, summary_of
 from kdlit.app.sweeps import run_of_sweep
 from kdlit.errors import ConfigError
 
 if TYPE_CHECKING:
     from kdlit.app.processes import StartedProcess
+
+log = logging.getLogger("kdlit")
 
 CONFIG_NAME = "train"
 # The exit status of a command that was interrupted or terminated.
@@ -37,11 +41,26 @@ def main() -> None:
     if joined and os.environ.get("LOCAL_RANK", "0") != "0":
         run_reporting_errors(lambda: _join(joined), CONFIG_NAME)
     elif _STARTED_FROM_OUTSIDE & os.environ.keys():
-        run_reporting_errors(_run_with_others, CONFIG_NAME)
+        told = "the same command with ckpt_path=last"
+        run_reporting_errors(_run_with_others, CONFIG_NAME, way_on=lambda: told)
     else:
-        words = [word for word in sys.argv[1:] if not word.startswith("ckpt_path=")]
-        way_on = shlex.join([*called_as("train"), *words, "ckpt_path=last"])
-        run_reporting_errors(_compose_and_run, CONFIG_NAME, way_on=way_on)
+        begun: list[Path] = []
+        run_reporting_errors(
+            lambda: _compose_and_run(begun=begun), CONFIG_NAME, way_on=lambda: _way_on(begun)
+        )
+
+
+def _way_on(begun: list[Path]) -> str:
+    """Return the command that goes on with a sweep, or with the run that was begun."""
+    words = sys.argv[1:]
+    others = [word for word in words if not word.startswith("ckpt_path=")]
+    if {"-m", "--multirun"} & set(words):
+        words = [*others, "ckpt_path=last"]
+    elif begun and (last := begun[0] / LAST_FILE).is_file():
+        by_name = set(words) <= {*others, "ckpt_path=last"}
+        words = [*others, f"ckpt_path={'last' if by_name else os.path.relpath(last)}"]
+    # Without a checkpoint of its own `last` would be that of an earlier run.
+    return shlex.join([*called_as("train"), *words])
 
 
 def call(arguments: Sequence[str]) -> bool:
@@ -88,8 +107,15 @@ def _run_with_others() -> None:
             process.tell("")
 
 
-def _compose_and_run(process: "StartedProcess | None" = None) -> None:
-    """Run once, or every run of a sweep, also when some of them fail."""
+def _compose_and_run(
+    process: "StartedProcess | None" = None, begun: list[Path] | None = None
+) -> None:
+    """Run once, or every run of a sweep, also when some of them fail.
+
+    Args:
+        process: this one, if it has others to tell of the run.
+        begun: is given the directory of the run, if it is one.
+    """
     failures: list[Exception] = []
 
     @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=CONFIG_NAME)
@@ -97,6 +123,11 @@ def _compose_and_run(process: "StartedProcess | None" = None) -> None:
         config.run_dir = str(Path(config.run_dir))
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             return run_of_sweep(config, _run)
+        if begun is not None:
+            begun.append(Path(config.run_dir))
+        if config.ckpt_path == "last" and summary_of(config) is not None:
+            log.info("%s/ is finished: left as it is", os.path.relpath(config.run_dir))
+            return None
         if process is not None:
             process.tell(OmegaConf.to_yaml(config, resolve=True))
         try:

@@ -69,10 +69,11 @@ def _ranked(study: optuna.Study) -> list[FrozenTrial]:
 def _table(trials: list[FrozenTrial], monitor: str) -> Table:
     table = Table()
     table.add_column("trial", justify="right")
-    table.add_column(monitor, justify="right")
+    # A name that is cut off could be another one's, too.
+    table.add_column(monitor, justify="right", overflow="fold")
     names = [*dict.fromkeys(name for trial in trials for name in trial.params)]
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     table.add_column("epochs", justify="right")
     table.add_column("")
     for trial in trials[:_SHOWN]:

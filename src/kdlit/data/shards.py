@@ -19,6 +19,8 @@ from kdlit.errors import ConfigError, DataError
 from kdlit.randomness import derive_seed
 
 INDEX = "index.json"
+# litdata has others, which run code from the file (pickle) or are no arrays.
+_READ = {"numpy", "no_header_numpy", "tensor", "no_header_tensor", "bool", "int", "float"}
 _PROBED = 16
 _YIELDED = 4096
 
@@ -52,7 +54,8 @@ def write_shards(
         shard_bytes: size of a file.
 
     Raises:
-        ConfigError: if the folder exists, there are no samples, or x and y differ in number.
+        ConfigError: if the folder exists, there are no samples, x and y differ in number, or they
+            are not numbers of one type and shape.
 
     >>> with tempfile.TemporaryDirectory() as own:
     ...     write_shards(Path(own, "train"), [(torch.zeros(30, 4), torch.arange(30))] * 2)
@@ -83,11 +86,20 @@ def _blocks(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Cut batches of any size into blocks of one size, of which the last may be smaller."""
     held: list[tuple[np.ndarray, np.ndarray]] = []
+    first: list[str] = []
     for inputs, targets in batches:
         inputs, targets = np.asarray(inputs), np.asarray(targets)
         if len(inputs) != len(targets):
             raise ConfigError(
                 f"a batch must have as many x as y, got {len(inputs)} and {len(targets)}"
+            )
+        kinds = [f"{part.dtype} {part.shape[1:]}" for part in (inputs, targets)]
+        first = first or kinds
+        # What follows would be read as what the first is.
+        if kinds != first or {inputs.dtype.kind, targets.dtype.kind} - set("biufc"):
+            raise ConfigError(
+                "samples must be numbers, of one type and shape in all batches, got x and y of "
+                f"{' and '.join(kinds)}; the first batch has {' and '.join(first)}"
             )
         held.append((inputs, targets))
         if sum(len(part) for _, part in held) >= size:
@@ -149,6 +161,12 @@ class ShardedDataset(Dataset[tuple[Tensor, ...]]):
             config, chunks = told["config"], list(told["chunks"])
             if config["compression"] or config["encryption"]:
                 raise DataError(f"{self.folder} is compressed or encrypted: write it without")
+            formats = {str(name).partition(":")[0] for name in config["data_format"]}
+            if formats - _READ:
+                raise DataError(
+                    f"{self.folder} holds items of {', '.join(sorted(formats - _READ))}, and "
+                    "blocks are pairs of arrays of numbers: kdlit.data.write_shards writes such"
+                )
             # For a missing file litdata would wait two minutes.
             for chunk in chunks:
                 size = (self.folder / chunk["filename"]).stat().st_size

@@ -29,35 +29,52 @@ class ResumableLoader(DataLoader[Batch]):
     _resumed: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Begin at the first batch that is asked for, when the epoch is known."""
+        """Begin at the first batch that is asked for, when the epoch is known.
+
+        Raises:
+            ConfigError: within an epoch, if the rest of it would not be what is left.
+        """
         sampler: Any = self.sampler
         resumed, self._resumed = self._resumed, None
         goes_on = resumed is not None and resumed["epoch"] == sampler.epoch
+        if resumed and goes_on:
+            self._check(resumed)
         self._batches = resumed["batches"] if resumed and goes_on else 0
         sampler.start = self._batches * (self.batch_size or 1)
         for batch in super().__iter__():
             self._batches += 1
             yield batch
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the epoch, and how many of its batches were given."""
+    def _order(self) -> dict[str, int]:
+        """Return what decides, beside the epoch, which samples a batch has."""
+        sampler: Any = self.sampler
         return {
-            "epoch": self.sampler.epoch,  # type: ignore[attr-defined]
-            "batches": self._batches,
             "batch_size": self.batch_size or 1,
+            "samples": len(sampler.dataset),
+            "seed": sampler.seed,
+            "blocks_at_once": sampler.blocks_at_once,
+            "processes": sampler.num_replicas,
         }
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on behind these batches, if the epoch is the same.
-
-        Raises:
-            ConfigError: if a batch is of another size.
-        """
-        if state["batch_size"] != self.batch_size:
+    def _check(self, state: dict[str, int]) -> None:
+        differ = [
+            f"{name} {value} where it was {state.get(name)}"
+            for name, value in self._order().items()
+            if state.get(name) != value
+        ]
+        if differ:
             raise ConfigError(
-                f"the checkpoint is of a training with {state['batch_size']} samples in a loader's "
-                f"batch, which cannot go on with {self.batch_size}"
+                "the checkpoint is from within an epoch, which cannot go on with other batches: "
+                f"the loader has {', '.join(differ)}"
             )
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch, how many of its batches were given, and what decides their order."""
+        epoch: int = self.sampler.epoch  # type: ignore[attr-defined]
+        return {"epoch": epoch, "batches": self._batches, **self._order()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on behind these batches, if the epoch is the same."""
         self._resumed = dict(state)
 
 

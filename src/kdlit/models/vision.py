@@ -36,7 +36,8 @@ def torchvision_network(
 
     Raises:
         ConfigError: if there is no such classifier, if it refuses its arguments, or if pretrained
-            weights are wanted for a number of channels other than 1 or 3.
+            weights are wanted for a number of channels other than 1 or 3, or the network has a
+            transformation of three channels (`transform_input`).
 
     >>> network = torchvision_network("resnet18", in_channels=1)
     >>> network.eval()(torch.zeros(2, 1, 28, 28)).shape
@@ -60,6 +61,11 @@ def torchvision_network(
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"torchvision's {name}: {error}") from error
+    if in_channels != 3 and getattr(network, "transform_input", False):
+        raise ConfigError(
+            f"torchvision's {name} shifts each of three channels otherwise where `weights` are "
+            f"pretrained or `transform_input` is true, and `in_channels` is {in_channels}"
+        )
     if in_channels != 3:
         _replace_first_convolution(network, in_channels)
     return network

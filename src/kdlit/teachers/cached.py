@@ -203,6 +203,8 @@ class CachedTeacher(TeacherSource):
                 known = self._open(place, key)
             except TeacherError as error:
                 problem = str(error)
+            except OSError as error:  # a lock that is another user's, or no locks at all
+                problem = f"a teacher's outputs cannot be kept in {self.folder}: {error}"
         try:
             # All processes fail together, or none waits for one that has failed.
             known_to_all, problem = processes.broadcast((known is not None, problem))
