@@ -141,6 +141,7 @@ import os, signal, sys
 from pathlib import Path
 from kdlit import DistillationModule
 from kdlit.app.train import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 begin = DistillationModule.on_train_epoch_start
 def on_train_epoch_start(self):
     begin(self)
