@@ -36,6 +36,9 @@ _NOT_THE_RECIPE = (
     "test_on_train",
     "batches_at_once",
 )
+# Settings that came when teachers had been cached already. At these values they are left out: a
+# recipe is what it was, and its teacher is found.
+_AS_BEFORE = {"label_noise": 0.0}
 
 
 class TrainedTeacher(NetworkTeacher):
@@ -129,10 +132,14 @@ class TrainedTeacher(NetworkTeacher):
 
     def recipe(self, config: DictConfig) -> dict[str, Any]:
         """Return everything that the teacher depends on."""
-        data = plain(self._data_config(config))
+        data = plain(self._data_config(config)).items()
         return {
             "network": plain(self.network),
-            "data": {key: value for key, value in data.items() if key not in _NOT_THE_RECIPE},
+            "data": {
+                key: value
+                for key, value in data
+                if key not in _NOT_THE_RECIPE and (key, value) not in _AS_BEFORE.items()
+            },
             **plain(self.parts),
             "trainer": plain(self.trainer),
             **self.settings(config),
