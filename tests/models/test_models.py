@@ -2,10 +2,11 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from kdlit.errors import ConfigError
-from kdlit.models import MLP, ArticleCNN, ConvNet
+from kdlit.models import MLP, ArticleCNN, ConvNet, LeNet5
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,8 @@ from kdlit.models import MLP, ArticleCNN, ConvNet
         (ConvNet(), 1, 10),
         (ConvNet(channels=[4, 8, 8, 16], depth=3, dropout=0.2, in_channels=3), 3, 10),
         (ConvNet(channels=[4]), 1, 10),
+        (LeNet5(), 1, 10),
+        (LeNet5(channels=[3, 8, 60], hidden=42, in_channels=3, num_classes=4), 3, 4),
     ],
 )
 def test_shapes_and_gradients(net, channels, classes):
@@ -47,6 +50,22 @@ def test_pooling_before_bias_and_relu_is_the_same_function_with_the_same_gradien
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
 
 
+def test_lenet_is_the_network_of_the_paper_on_framed_images():
+    net, images = LeNet5().double(), torch.randn(2, 1, 28, 28, dtype=torch.float64)
+    hidden = F.pad(images, (2, 2, 2, 2))
+    assert hidden.shape[-2:] == (32, 32)
+    for block in (net.block1, net.block2):
+        conv = block[0]
+        hidden = F.max_pool2d(F.relu(F.conv2d(hidden, conv.weight, conv.bias)), 2)
+    assert hidden.shape == (2, 16, 5, 5)
+    conv = net.block3[0]
+    hidden = F.relu(F.conv2d(hidden, conv.weight, conv.bias)).flatten(1)
+    assert hidden.shape == (2, 120)
+    hidden = F.relu(net.hidden[0](hidden))
+    assert hidden.shape == (2, 84)
+    torch.testing.assert_close(net(images), net.classifier(hidden), rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -55,6 +74,8 @@ def test_pooling_before_bias_and_relu_is_the_same_function_with_the_same_gradien
         (lambda: ArticleCNN(num_classes=0), "`num_classes`"),
         (lambda: ConvNet(channels=[]), "`channels` must name 1 to 4"),
         (lambda: ConvNet(depth=0), "`depth`"),
+        (lambda: LeNet5(channels=[6, 16]), "`channels` must name 3 layers"),
+        (lambda: LeNet5(hidden=0), "`hidden`"),
     ],
 )
 def test_refuses_bad_arguments(make, message):

@@ -2,7 +2,8 @@
 
 from kdlit.models.article import ArticleCNN
 from kdlit.models.convnet import ConvNet
+from kdlit.models.lenet import LeNet5
 from kdlit.models.mlp import MLP
 from kdlit.models.vision import torchvision_network
 
-__all__ = ["MLP", "ArticleCNN", "ConvNet", "torchvision_network"]
+__all__ = ["MLP", "ArticleCNN", "ConvNet", "LeNet5", "torchvision_network"]

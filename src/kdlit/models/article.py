@@ -10,7 +10,7 @@ from kdlit import checks
 
 
 class ConvMaxPool(nn.Conv2d):
-    """A convolution without padding and 2x2 max pooling, which adds its bias after pooling.
+    """A convolution and 2x2 max pooling, which adds its bias after pooling.
 
     It is the same function as pooling behind the bias, up to rounding: one number is added to all
     four of which the largest is taken. But three quarters of the additions are saved, and with
@@ -22,12 +22,14 @@ class ConvMaxPool(nn.Conv2d):
 
     bias: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size)
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return maps of half the height and width."""
-        pooled = F.max_pool2d(F.conv2d(images, self.weight), 2)
+        pooled = F.max_pool2d(F.conv2d(images, self.weight, padding=self.padding), 2)
         # Under autocast the maps are in half precision, and stay so.
         return pooled + self.bias.to(pooled.dtype)[:, None, None]
 
