@@ -55,7 +55,7 @@ def test_with_few_images_soft_labels_win_and_the_table_says_so(call, tmp_path, m
     call("few_labels", "--size", "quick", "--out", "again", "--table")
     assert (tmp_path / "again" / "few_labels.md").read_text(encoding="utf-8") == text
     begun = []
-    monkeypatch.setattr(train, "call", lambda arguments: begun.append(arguments[-1]) or True)
+    monkeypatch.setattr(train, "call", lambda arguments, _: begun.append(arguments[-1]) or True)
     call("few_labels", "--size", "quick", "--out", "again")
     folders = [tmp_path / argument.partition("=")[2] for argument in begun]
     assert len(folders) == 2
@@ -65,7 +65,7 @@ def test_with_few_images_soft_labels_win_and_the_table_says_so(call, tmp_path, m
 def test_a_cell_that_fails_is_told_and_the_others_are_in_the_table(
     call, capsys, monkeypatch, tmp_path
 ):
-    def run(arguments):
+    def run(arguments, caller):
         settings = dict(word.split("=", 1) for word in arguments if "=" in word)
         if settings["label"] == "soft":
             return False
@@ -126,3 +126,16 @@ def test_every_experiment_composes():
                 references = measure.get("references", {})
                 assert set(references) <= set(Experiment.read(name, "full").rows)
                 assert {column for of in references.values() for column in of} <= columns
+
+
+def test_an_interruption_names_the_command_that_goes_on(call, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_run", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        call("few_labels", "--size", "quick", "--out", "out")
+    assert stopped.value.code == 130
+    error = capsys.readouterr().err
+    assert "reproduce few_labels --size quick --out out" in error
+    assert "train" not in error.partition("This goes on:")[2]

@@ -65,8 +65,7 @@ def test_two_digits_teach_something_of_the_eight_others(means):
     assert error[row, "bias by test labels"] <= error[row, "bias by known shares"]
 
 
-def test_students_of_each_width_gain(means, tmp_path):
+def test_the_picture_is_by_temperature(means, tmp_path):
     errors = means("hinton2015_width")["accuracy"]
-    for width in ("30", "200"):
-        assert errors[width, "T = 4"] + 30 < errors[width, "labels alone"]
+    assert errors["200", "T = 4"] + 100 < errors["200", "labels alone"]
     assert (tmp_path / "out" / "hinton2015_width.png").is_file()

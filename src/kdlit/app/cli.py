@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -29,6 +30,11 @@ def debugging() -> bool:
     """Return whether the user asked for tracebacks, with HYDRA_FULL_ERROR=1."""
     # A process that was started by one of ours inherits its environment.
     return os.environ.get(_DEBUG, "0") not in ("", "0") and _CHILD not in os.environ
+
+
+def typed(name: str) -> str:
+    """Return the command line that was typed, of one of our commands."""
+    return shlex.join([*called_as(name), *sys.argv[1:]])
 
 
 def called_as(name: str) -> list[str]:

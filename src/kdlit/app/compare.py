@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from kdlit.app import train
+from kdlit.app.cli import typed
 from kdlit.errors import ConfigError
 from kdlit.files import write_atomically
 from kdlit.report import mean_and_spread
@@ -56,11 +57,11 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="write the table of what has been run")
     parser.add_argument("--only", nargs=1, choices=SWEEPS, help="run one of the sweeps")
     asked = parser.parse_args()
-    failed = []
+    failed, command = [], typed("compare")
     for name in () if asked.table else asked.only or SWEEPS:
         chosen, folder = SWEEPS[name], asked.sweeps / name.replace(" ", "_")
         argv = ["-m", *chosen, f"seed={asked.seeds}", *asked.overrides, f"hydra.sweep.dir={folder}"]
-        if not train.call(argv):
+        if not train.call(argv, command):
             failed.append(name)
     try:
         text = document(asked.sweeps, asked.overrides)

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.utils import get_method
 
 from kdlit.app import train
-from kdlit.app.cli import called_as
+from kdlit.app.cli import called_as, typed
 from kdlit.app.experiments import Experiment, experiments
 from kdlit.errors import ConfigError, KdlitError
 from kdlit.files import is_writable, write_atomically, write_json
@@ -68,11 +68,11 @@ def _reproduce(asked: argparse.Namespace) -> list[str]:
     out: Path = asked.out or (Path("docs/results") if asked.size == "full" else runs)
     if not is_writable(out):
         raise ConfigError(f"{out} cannot be written: --out names another folder for the table")
-    failed = []
+    failed, command = [], typed("reproduce")
     for row, column in () if asked.table else experiment.cells:
         overrides = [*experiment.overrides(row, column), f"seed={seeds}", *asked.overrides]
         folder = _folder(runs, row, column) / f"seeds-{seeds.replace(',', '-')}"
-        if not train.call(["-m", *overrides, f"hydra.sweep.dir={folder}"]):
+        if not train.call(["-m", *overrides, f"hydra.sweep.dir={folder}"], command):
             failed.append(f"{row}, {column}")
     folders = {cell: _runs(_folder(runs, *cell)) for cell in experiment.cells}
     runs_of = {
@@ -90,8 +90,8 @@ def _reproduce(asked: argparse.Namespace) -> list[str]:
     words += [] if asked.size == "full" else ["--size", asked.size]
     told = {"name": asked.name, "size": asked.size, "rows": dict(experiment.rows)}
     told |= {"columns": dict(experiment.columns), "settings": list(experiment.settings)}
-    command = shlex.join([*words, *asked.overrides])
-    result = tabulate({**told, "command": command}, experiment.text, experiment.places, found)
+    told["command"] = shlex.join([*words, *asked.overrides])
+    result = tabulate(told, experiment.text, experiment.places, found)
     result["shown"] = _show(out, experiment, folders)
     _write(out, result)
     return failed

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +14,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from kdlit.app.cli import (
     CONFIG_MODULE,
-    called_as,
     debugging,
     explain,
     register_resolvers,
     run_reporting_errors,
+    typed,
 )
 from kdlit.app.spaces import read_space
 from kdlit.checks import integer
@@ -51,7 +50,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout, force=True)
     register_resolvers()
     asked = _parser().parse_intermixed_args()
-    way_on = shlex.join([*called_as("search"), *sys.argv[1:]])
+    way_on = typed("search")
     run_reporting_errors(lambda: _search(asked), "train", way_on=lambda: way_on)
 
 

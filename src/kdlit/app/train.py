@@ -35,8 +35,12 @@ _CONFIG_OF_RUN = "KDLIT_CONFIG_OF_RUN"
 _STARTED_FROM_OUTSIDE = {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS"}
 
 
-def main() -> None:
-    """Compose the configuration from the command line and run it, or a sweep of it."""
+def main(caller: str | None = None) -> None:
+    """Compose the configuration from the command line and run it, or a sweep of it.
+
+    Args:
+        caller: the command that goes on after an interruption, where it is another one's.
+    """
     joined = os.environ.get(_CONFIG_OF_RUN)
     if joined and os.environ.get("LOCAL_RANK", "0") != "0":
         run_reporting_errors(lambda: _join(joined), CONFIG_NAME)
@@ -46,7 +50,9 @@ def main() -> None:
     else:
         begun: list[Path] = []
         run_reporting_errors(
-            lambda: _compose_and_run(begun=begun), CONFIG_NAME, way_on=lambda: _way_on(begun)
+            lambda: _compose_and_run(begun=begun),
+            CONFIG_NAME,
+            way_on=lambda: caller or _way_on(begun),
         )
 
 
@@ -63,17 +69,18 @@ def _way_on(begun: list[Path]) -> str:
     return shlex.join([*called_as("train"), *words])
 
 
-def call(arguments: Sequence[str]) -> bool:
+def call(arguments: Sequence[str], caller: str) -> bool:
     """Do this command in this process; return whether all of it went well.
 
     Args:
         arguments: as on the command line.
+        caller: the command line of which it is a part, which goes on after an interruption.
     """
     before = sys.argv
     sys.argv = [str(Path(before[0]).with_name("train.py")), *arguments]
     GlobalHydra.instance().clear()
     try:
-        main()
+        main(caller)
     except SystemExit as stopped:
         if stopped.code in _INTERRUPTED:
             raise
