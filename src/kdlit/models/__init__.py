@@ -3,6 +3,7 @@
 from kdlit.models.article import ArticleCNN
 from kdlit.models.convnet import ConvNet
 from kdlit.models.mlp import MLP
+from kdlit.models.soft_decision_tree import SoftDecisionTree
 from kdlit.models.vision import torchvision_network
 
-__all__ = ["MLP", "ArticleCNN", "ConvNet", "torchvision_network"]
+__all__ = ["MLP", "ArticleCNN", "ConvNet", "SoftDecisionTree", "torchvision_network"]
