@@ -22,7 +22,7 @@ FLOORS = [
     {"data"},
     {"reproducibility", "passes"},
     {"classifier"},
-    {"supervised", "distiller"},
+    {"supervised", "distiller", "optimizers"},
     {"distillation", "callback"},
     {"demo", "evaluation", "export", "report"},
     {"app", "__main__"},

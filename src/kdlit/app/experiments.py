@@ -22,10 +22,14 @@ class Experiment:
         seeds: of every cell.
         settings: overrides of every run.
         rows: overrides by the row's name.
-        columns: overrides by the column's name.
-        text: what the table says beside the numbers: `title`, `about`, `measure`, `rows_are`,
-            `differences`, and, where there are any, `picture`, `baseline`, `reference` and
-            `references`.
+        columns: by the column's name, overrides, or `of`: the column whose runs it reads.
+        places: where in a run's summary a column's numbers stand, such as `student.test`.
+        after: what is measured of each finished run, by name: a `function` of the run's directory,
+            and its further arguments.
+        shows: pictures of one run: `draw`, a function of the picture's path and the run's
+            directory, `row` and `column`, `title` and `text`.
+        text: what the table says beside the numbers: `title`, `about`, `measures`, `rows_are`,
+            `differences`, and, where there are any, `picture`, `baseline` and `reference`.
     """
 
     name: str
@@ -33,7 +37,10 @@ class Experiment:
     seeds: Sequence[int]
     settings: Sequence[str]
     rows: Mapping[str, Sequence[str]]
-    columns: Mapping[str, Sequence[str]]
+    columns: Mapping[str, Sequence[str] | Mapping[str, str]]
+    places: Mapping[str, str]
+    after: Mapping[str, Mapping[str, Any]]
+    shows: Sequence[Mapping[str, str]]
     text: Mapping[str, Any]
 
     @classmethod
@@ -53,15 +60,38 @@ class Experiment:
         if size not in sizes:
             raise ConfigError(f"{name} has no size {size}: {did_you_mean(size, sizes)}")
         chosen = sizes[size]
-        kept = chosen.get("columns", list(columns))
+        kept = {column: columns[column] for column in chosen.get("columns", columns)}
+        place = found.pop("at", "student.test")
+        places = {
+            column: does.get("at", place) if isinstance(does, dict) else place
+            for column, does in kept.items()
+        }
+        after, shows = found.pop("after", {}), found.pop("shows", [])
+        # A size that is to be quick shows what is in it.
+        shows = [show for show in shows if show["row"] in chosen["rows"] and show["column"] in kept]
         return cls(
-            name, size, chosen["seeds"], chosen["settings"], chosen["rows"],
-            {column: columns[column] for column in kept}, found,
+            name, size, chosen["seeds"], chosen["settings"], chosen["rows"], kept, places, after,
+            shows, found,
         )  # fmt: skip
+
+    @property
+    def cells(self) -> list[tuple[str, str]]:
+        """The cells that have runs of their own, by row and column."""
+        return [
+            (row, column)
+            for row in self.rows
+            for column in self.columns
+            if self.of(column) == column
+        ]
+
+    def of(self, column: str) -> str:
+        """Return the column whose runs a column reads: most often itself."""
+        does = self.columns[column]
+        return does["of"] if isinstance(does, Mapping) else column
 
     def overrides(self, row: str, column: str) -> list[str]:
         """Return what a cell overrides, the seed left out."""
-        return [*self.settings, *self.rows[row], *self.columns[column]]
+        return [*self.settings, *self.rows[row], *self.columns[self.of(column)]]
 
 
 def experiments() -> list[str]:

@@ -12,13 +12,16 @@ from kdlit import checks
 class MLP(nn.Sequential):
     """Flatten, then hidden layers with ReLU (and dropout), then a linear classifier.
 
-    Layers are named `flatten`, `hidden1`, `hidden2`, ... and `classifier`.
+    Layers are named `flatten`, `hidden1`, `hidden2`, ... and `classifier`, and with `input_dropout`
+    one of that name behind `flatten`.
 
     Args:
         in_features: values per sample; 784 for 28x28 grey images.
         widths: the hidden layers' widths, in order; empty for a linear classifier.
         num_classes: C.
         dropout: share of hidden units dropped in training, in [0, 1).
+        input_dropout: share of input values dropped in training, in [0, 1): they become 0, which is
+            the mean of normalised images.
 
     Shape:
         input (N, ...) with `in_features` values per sample, output logits (N, C).
@@ -35,11 +38,14 @@ class MLP(nn.Sequential):
         widths: Sequence[int] = (800, 800),
         num_classes: int = 10,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
     ) -> None:
         checks.integer("in_features", in_features)
         checks.integer("num_classes", num_classes)
         checks.fraction("dropout", dropout, below_one=True)
         layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
+        if checks.fraction("input_dropout", input_dropout, below_one=True):
+            layers["input_dropout"] = nn.Dropout(input_dropout)
         sizes = [in_features, *(checks.integer("widths", width) for width in widths)]
         for number, (before, after) in enumerate(pairwise(sizes), start=1):
             parts = [nn.Linear(before, after), nn.ReLU(), *([nn.Dropout(dropout)] * bool(dropout))]
