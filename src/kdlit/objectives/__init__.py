@@ -32,7 +32,7 @@ from kdlit.objectives.similarity import SimilarityPreserving
 from kdlit.objectives.simkd import SimKD
 from kdlit.objectives.soft_tree import SoftTree
 from kdlit.objectives.teacher_free import TeacherFreeLabels
-from kdlit.objectives.transforms import Standardize, TopK
+from kdlit.objectives.transforms import Soften, Standardize, TopK
 from kdlit.objectives.vid import VID
 from kdlit.objectives.wsld import WSLDLabels
 
@@ -70,6 +70,7 @@ __all__ = [
     "SmoothLabels",
     "SoftLabels",
     "SoftTree",
+    "Soften",
     "Standardize",
     "TeacherFreeLabels",
     "TopK",
