@@ -200,8 +200,8 @@ def _one(
 def _tell(figure: "Figure", levels: int, depth: int, images: int) -> None:
     rest = f", of {depth}" if depth > levels else ""
     figure.text(
-        0.02, 0.975, f"The filters of the first {levels} levels{rest}.\nInk on red sends an image to "
-        "the right, ink on blue to the left.",
+        0.02, 0.975, f"The filters of the first {levels} levels{rest}.\nInk on red sends an image "
+        "to the right, ink on blue to the left.",
         fontsize=10, color=_INK, va="top",
     )  # fmt: skip
     figure.text(
