@@ -4,6 +4,7 @@ from kdlit.models.article import ArticleCNN
 from kdlit.models.convnet import ConvNet
 from kdlit.models.lenet import LeNet5
 from kdlit.models.mlp import MLP
+from kdlit.models.soft_decision_tree import SoftDecisionTree
 from kdlit.models.vision import torchvision_network
 
-__all__ = ["MLP", "ArticleCNN", "ConvNet", "LeNet5", "torchvision_network"]
+__all__ = ["MLP", "ArticleCNN", "ConvNet", "LeNet5", "SoftDecisionTree", "torchvision_network"]
