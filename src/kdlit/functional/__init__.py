@@ -3,6 +3,12 @@
 from kdlit.functional.attention import attention_loss
 from kdlit.functional.correlation import correlation_loss
 from kdlit.functional.crd import crd_log_mean, crd_loss, crd_scores
+from kdlit.functional.data_free import (
+    activation_loss,
+    agreement_loss,
+    information_entropy_loss,
+    one_hot_loss,
+)
 from kdlit.functional.dist import dist_losses
 from kdlit.functional.divergence import jensen_shannon_divergence, kl_divergence
 from kdlit.functional.dkd import dkd_losses
@@ -38,6 +44,8 @@ from kdlit.functional.vid import vid_loss
 from kdlit.functional.wsld import wsld_loss, wsld_weights
 
 __all__ = [
+    "activation_loss",
+    "agreement_loss",
     "attention_loss",
     "batch_correlation_loss",
     "binary_kl_divergence",
@@ -53,6 +61,7 @@ __all__ = [
     "hard_label_loss",
     "hierarchical_context_loss",
     "hint_loss",
+    "information_entropy_loss",
     "jensen_shannon_divergence",
     "jensen_shannon_loss",
     "keep_top_k",
@@ -65,6 +74,7 @@ __all__ = [
     "nkd_losses",
     "nst_loss",
     "ofa_loss",
+    "one_hot_loss",
     "path_balance_loss",
     "path_visits",
     "pkt_loss",
