@@ -62,6 +62,15 @@ def build_all(config: DictConfig, key: str) -> dict[str, Any]:
     return {str(name): build(group, str(name)) for name in group if group[name] is not None}
 
 
+def real_data(config: DictConfig) -> DictConfig:
+    """Return the node of the data that a teacher learns and a student is tested on.
+
+    It is `data`, or `data.real` where a run's own are made for it (`data=generated`).
+    """
+    node: DictConfig = config.data.get("real", config.data)
+    return node
+
+
 @torch.no_grad()
 def check_network(network: nn.Module, data: Any, key: str) -> None:
     """Run a network on two blank samples and compare its classes with the data's.

@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from kdlit.app.build import build, build_all, plain
+from kdlit.app.build import build, build_all, plain, real_data
 from kdlit.app.finished import FinishedRun
 from kdlit.app.metadata import student_metadata
 from kdlit.app.summary import in_words
@@ -82,7 +82,7 @@ def _images(data: Any, loader: Iterable[Any], count: int) -> tuple[Tensor, Tenso
 
 def dataset_of(run: FinishedRun) -> str:
     """Return what the data are called."""
-    return _name(run.config.data).removesuffix("DataModule")
+    return _name(real_data(run.config)).removesuffix("DataModule")
 
 
 def _name(node: DictConfig) -> str:

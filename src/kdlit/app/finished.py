@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from yaml import YAMLError
 
-from kdlit.app.build import build, build_all
+from kdlit.app.build import build, build_all, build_part, real_data
 from kdlit.app.options import PreparedTeacher, TeacherOption
 from kdlit.app.resume import CONFIG_FILE, SUMMARY_FILE
 from kdlit.errors import ConfigError, TeacherError
@@ -98,8 +98,8 @@ class FinishedRun:
 
     @cached_property
     def data(self) -> Any:
-        """The datamodule, set up."""
-        data = build(self.config, "data")
+        """The datamodule of real samples, set up."""
+        data = build_part(real_data(self.config), "data")
         data.prepare_data()
         data.setup()
         return data
@@ -189,6 +189,8 @@ def _configuration(
     for key, value in (overrides or {}).items():
         if value is not None:
             OmegaConf.update(config, key, value)
+            if key == "data.root" and "real" in config.data:
+                config.data.real.root = value
     return config
 
 

@@ -179,10 +179,11 @@ def _check_teacher(run: "FinishedRun") -> None:
 
 def _check_data(run: "FinishedRun") -> None:
     """Raise `DataError` if the data would have to be downloaded for a report."""
-    from kdlit.app.build import build
+    from kdlit.app.build import build_part, real_data
 
-    root = run.config.data.get("root")
-    downloaded = getattr(build(run.config, "data"), "is_downloaded", True)
+    node = real_data(run.config)
+    root = node.get("root")
+    downloaded = getattr(build_part(node, "data"), "is_downloaded", True)
     if not downloaded or (root is not None and not Path(root).is_dir()):
         raise DataError(
             f"the data of {run.folder} are not in {root}; --data-root says where they are"

@@ -149,6 +149,8 @@ def _distil(config: DictConfig, callbacks: Sequence[pl.Callback], show: bool) ->
         why_not = why_not_kept(option, cache, data, mix, [label, *features.values()])
         if why_not is None and hasattr(data, "index"):
             data.index = True
+        if hasattr(data, "learn_from"):  # which then fails if this teacher cannot teach it
+            data.learn_from(option.blank() if option.gives_layers else None)
         option.check(config)
         check_objectives(student, option.blank(), label, features, data)
         _save_config(config)
@@ -158,6 +160,8 @@ def _distil(config: DictConfig, callbacks: Sequence[pl.Callback], show: bool) ->
             log.info("Teacher: %s (%s)", type(teacher.network).__name__, teacher.source)
     # A teacher was seeded in between, or not: the run goes on with its own seed in either case.
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    if hasattr(data, "learn_from"):
+        data.learn_from(teacher.network)
     source = None if teacher.network is None else source_of(teacher.network, cache, why_not)
     module = DistillationModule(
         student,
@@ -201,7 +205,9 @@ def _distil(config: DictConfig, callbacks: Sequence[pl.Callback], show: bool) ->
         "seconds": clock.seconds,
         **describe_machine(trainer.strategy.root_device),
     }
-    metadata = student_metadata(config, summary, data, [label, *features.values()])
+    metadata = student_metadata(
+        config, summary, getattr(data, "real", data), [label, *features.values()]
+    )
     save_weights(run_dir / "student.safetensors", module.student, metadata)
     write_json(run_dir / "summary.json", summary)
     if show:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from kdlit import checks
-from kdlit.app.build import build_part, check_network, check_optimizer, plain
+from kdlit.app.build import build_part, check_network, check_optimizer, plain, real_data
 from kdlit.app.options import NetworkTeacher, PreparedTeacher
 from kdlit.app.summary import training_samples
 from kdlit.classifier import ClassifierModule
@@ -159,7 +159,7 @@ class TrainedTeacher(NetworkTeacher):
         return network
 
     def _data_config(self, config: DictConfig) -> DictConfig:
-        return OmegaConf.create({**config.data, **self.data})
+        return OmegaConf.create({**real_data(config), **self.data})
 
     def _data(self, config: DictConfig) -> Any:
         return build_part(self._data_config(config), f"{self.key}.data")

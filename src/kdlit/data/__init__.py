@@ -1,6 +1,7 @@
 """LightningDataModules and what they are made of."""
 
 from kdlit.data.augment import NoAugmentation, RandomAffine, RandomShift
+from kdlit.data.generated import GeneratedImages
 from kdlit.data.indexed import Indexed
 from kdlit.data.loading import EpochSampler, EvaluationSampler, InMemoryDataset
 from kdlit.data.mnist import FashionMNISTDataModule, MNISTDataModule
@@ -12,6 +13,7 @@ __all__ = [
     "EpochSampler",
     "EvaluationSampler",
     "FashionMNISTDataModule",
+    "GeneratedImages",
     "InMemoryDataset",
     "Indexed",
     "MNISTDataModule",
