@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from conftest import trainer
@@ -155,16 +156,17 @@ def test_the_source_is_the_default():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [{}, {"adversarial": 1.0, "student_steps": 2}])
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.parametrize("options", [{}, {"adversarial": 1.0, "student_steps": 2, "anneal": True}])
 def test_a_run_that_goes_on_gets_the_same_bits(tmp_path, options):
-    whole, straight = fit(data_of(**options), epochs=3)
-    first, _ = fit(data_of(**options), epochs=1)
-    first.save_checkpoint(tmp_path / "first.ckpt")
-    kept = torch.load(tmp_path / "first.ckpt", weights_only=True)["GeneratedImages"]
+    saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    own = {"enable_checkpointing": True, "callbacks": [saves]}
+    whole, straight = fit(data_of(**options), epochs=3, **own)
+    kept = torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)["GeneratedImages"]
     assert set(kept) == {"generator", "optimizer"}
     data = data_of(**options)
     torch.nn.init.zeros_(data.lesson.generator.last.weight)  # whatever it begins with
-    _, resumed = fit(data, epochs=3, ckpt_path=tmp_path / "first.ckpt")
+    _, resumed = fit(data, epochs=3, ckpt_path=tmp_path / "epoch=0.ckpt", **own)
     assert_same(bits(resumed), bits(straight))
     assert_same(bits(data.lesson.generator), bits(whole.datamodule.lesson.generator))
 
@@ -184,6 +186,20 @@ def test_several_batches_for_one_step_of_the_generator():
     data.lesson.step = lambda *a: steps.append(1) or step(*a)
     runner, _ = fit(data, epochs=1)
     assert (len(steps), runner.global_step) == (2, 4)
+
+
+def test_the_learning_rate_of_the_generator_falls_over_the_training():
+    data, rates = data_of(anneal=True, student_steps=2), []
+    step = data.lesson.step
+    data.lesson.step = lambda *a: (
+        rates.append(data.lesson.optimizer.param_groups[0]["lr"]) or step(*a)
+    )
+    fit(data, epochs=2)
+    assert rates == pytest.approx(
+        [0.01 * (1 + math.cos(math.pi * number / 8)) / 2 for number in (0, 2, 4, 6)]
+    )
+    with pytest.raises(ConfigError, match="max_epochs"):
+        fit(data_of(anneal=True), epochs=-1, max_steps=1)
 
 
 def test_noise_is_a_transfer_set_without_a_lesson():

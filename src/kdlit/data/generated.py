@@ -51,7 +51,7 @@ class GeneratedImages(pl.LightningDataModule):
 
     With the defaults it is the method of Chen et al. 2019, with a smaller generator. What goes
     beyond it: `adversarial`, by which the generator looks for images on which the student still
-    errs, and `student_steps`.
+    errs, `student_steps`, and `anneal`.
 
     Args:
         real: the datamodule whose data the teacher has learned, for the test.
@@ -64,6 +64,9 @@ class GeneratedImages(pl.LightningDataModule):
         batch_size: images per step.
         steps_per_epoch: training batches in an epoch.
         student_steps: training batches for each step of the generator.
+        anneal: whether the generator's learning rate falls to 0 over the training, along half a
+            cosine. With `adversarial` it should: a student whose own rate falls cannot keep up
+            with a generator whose rate does not.
         val_size: images in validation.
         eval_batch_size: images per batch in validation.
         one_hot: weight of :func:`kdlit.functional.one_hot_loss`. Default 1, as in the source.
@@ -98,6 +101,7 @@ class GeneratedImages(pl.LightningDataModule):
         batch_size: int = 128,
         steps_per_epoch: int = 100,
         student_steps: int = 1,
+        anneal: bool = False,
         val_size: int = 1000,
         eval_batch_size: int = 1000,
         one_hot: float = 1.0,
@@ -114,6 +118,7 @@ class GeneratedImages(pl.LightningDataModule):
         self.batch_size = checks.integer("batch_size", batch_size, least=2)
         self.steps_per_epoch = checks.integer("steps_per_epoch", steps_per_epoch)
         self.student_steps = checks.integer("student_steps", student_steps)
+        self.anneal = anneal
         self.val_size = checks.integer("val_size", val_size)
         self.eval_batch_size = checks.integer("eval_batch_size", eval_batch_size)
         weights = {
@@ -172,6 +177,11 @@ class GeneratedImages(pl.LightningDataModule):
                     "generated images are made in one process: set trainer.devices to 1, got "
                     f"{self.trainer.world_size} processes"
                 )
+            if self.anneal and (self.trainer.max_epochs or 0) < 1:
+                raise ConfigError(
+                    "`anneal` needs to know the training's end: set the trainer's max_epochs, or "
+                    "anneal=False"
+                )
             self._made = None
             self.lesson.tap()
 
@@ -229,8 +239,16 @@ class GeneratedImages(pl.LightningDataModule):
         noise = lesson.draw(order.size, int(order.trains), order.number)
         lesson.generator.train(order.trains)
         if order.trains and order.number % self.student_steps == 0:
+            lesson.set_rate(self._rate(order.number, trainer))
             return lesson.step(noise, module.trained, precision)
         return lesson.show(noise, precision)
+
+    def _rate(self, number: int, trainer: pl.Trainer) -> float:
+        """Return by what the generator's learning rate is multiplied."""
+        if not self.anneal:
+            return 1.0
+        steps = (trainer.max_epochs or 1) * self.steps_per_epoch
+        return 0.5 * (1 + math.cos(math.pi * min(number / steps, 1)))
 
     # Checkpoints ---------------------------------------------------------------------------
 

@@ -67,6 +67,8 @@ class GeneratorTraining:
                 f"set one of {', '.join(self.weights)}"
             )
         self.optimizer = optimizer(parameters) if parameters else None
+        groups = [] if self.optimizer is None else self.optimizer.param_groups
+        self._rates = [group["lr"] for group in groups]
         self.device = torch.device("cpu")
         self.teacher: nn.Module | None = None
         self._taps: Taps | None = None
@@ -120,6 +122,12 @@ class GeneratorTraining:
             # The optimizer moves what it loads to where the parameters are.
             self.optimizer.load_state_dict(self.optimizer.state_dict())
         self.device = device
+
+    def set_rate(self, factor: float) -> None:
+        """Multiply the learning rate that the optimizer was made with."""
+        groups = [] if self.optimizer is None else self.optimizer.param_groups
+        for rate, group in zip(self._rates, groups, strict=True):
+            group["lr"] = factor * rate
 
     def draw(self, size: int, *number: int) -> Tensor:
         """Return the noise of the batch with a number, shape (size, noise)."""
