@@ -345,3 +345,10 @@ def test_a_teachers_teacher_must_be_a_network(untrained, choice, words):
     option, *more = choice
     error = untrained("teacher=assistant", f"teacher@teacher.teacher={option}", *more)
     assert all(word in error for word in words), error
+
+
+def test_input_dropout_is_of_a_recipe_only_where_there_is_some():
+    mlp = ("teacher/network=mlp",)
+    assert "input_dropout" not in option(*mlp)[1]["network"]
+    assert option(*mlp, "~teacher.network.input_dropout")[1] == option(*mlp)[1]
+    assert option(*mlp, "teacher.network.input_dropout=0.1")[1]["network"]["input_dropout"] == 0.1
