@@ -167,6 +167,33 @@ def test_another_chain_is_another_teacher(override):
     assert option(*ASSISTANT, override)[1] != option(*ASSISTANT)[1]
 
 
+@pytest.mark.parametrize("teacher", ["auto", "assistant", "born_again"])
+def test_label_noise_is_the_students_and_of_a_recipe_only_where_there_is_some(teacher):
+    before = option(f"teacher={teacher}", "~data.label_noise", *_without_noise(teacher))[1]
+    clean = option(f"teacher={teacher}")[1]
+    assert clean == before
+    taught = option(f"teacher={teacher}", "data.label_noise=0.4")[1]
+    if teacher == "born_again":  # whose generations learn from the student's images and labels
+        assert taught.pop("data") == {**clean.pop("data"), "label_noise": 0.4}
+    assert taught == clean
+
+
+def _without_noise(teacher: str) -> list[str]:
+    """Return what leaves out the setting where a teacher's data have their own."""
+    if teacher == "born_again":
+        return []
+    own = ["~teacher.data.label_noise"]
+    return [*own, "~teacher.teacher.data.label_noise"] if teacher == "assistant" else own
+
+
+def test_a_teacher_of_wrong_labels_has_a_recipe_of_its_own():
+    recipe = option("teacher.data.label_noise=0.4")[1]
+    assert recipe["data"]["label_noise"] == 0.4
+    chain = option("teacher=assistant", "teacher.teacher.data.label_noise=0.2")[1]
+    assert chain["teacher"]["data"]["label_noise"] == 0.2
+    assert "label_noise" not in chain["data"]
+
+
 def test_where_data_lie_is_not_in_the_recipe_of_any_member():
     assert option(*ASSISTANT, "data.root=elsewhere")[1] == option(*ASSISTANT)[1]
 
@@ -318,3 +345,10 @@ def test_a_teachers_teacher_must_be_a_network(untrained, choice, words):
     option, *more = choice
     error = untrained("teacher=assistant", f"teacher@teacher.teacher={option}", *more)
     assert all(word in error for word in words), error
+
+
+def test_input_dropout_is_of_a_recipe_only_where_there_is_some():
+    mlp = ("teacher/network=mlp",)
+    assert "input_dropout" not in option(*mlp)[1]["network"]
+    assert option(*mlp, "~teacher.network.input_dropout")[1] == option(*mlp)[1]
+    assert option(*mlp, "teacher.network.input_dropout=0.1")[1]["network"]["input_dropout"] == 0.1

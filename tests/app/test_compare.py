@@ -61,7 +61,7 @@ def test_every_option_is_compared():
     """The sweeps take all options there are but those that they name apart."""
     assert compare.SWEEPS["label strategies"] == ["label=glob(*,exclude=none)"]
     chosen = [word for words in compare.SWEEPS.values() for word in words]
-    assert "feature=glob(*,exclude=simkd)" in chosen
+    assert "feature=glob(*,exclude=[simkd,soft_tree])" in chosen
     assert {"label=none", "feature=simkd"} <= set(chosen)
     assert (CONF / "label" / "none.yaml").is_file()
-    assert (CONF / "feature" / "simkd.yaml").is_file()
+    assert all((CONF / "feature" / f"{name}.yaml").is_file() for name in ("simkd", "soft_tree"))

@@ -16,7 +16,7 @@ from kdlit.app.cli import register_resolvers
 
 CONF = REPOSITORY / "conf"
 # Of `paper` nothing is composed into a run: it says which runs make a table.
-OPTION_FILES = [path for path in CONF.rglob("*.yaml") if path.parent not in (CONF, CONF / "paper")]
+OPTION_FILES = [path for path in CONF.rglob("*.yaml") if path.parent != CONF]
 GROUPS = {path.parent.relative_to(CONF) for path in OPTION_FILES}
 OPTIONS = sorted((str(path.parent.relative_to(CONF)), path.stem) for path in OPTION_FILES)
 

@@ -148,10 +148,11 @@ def check_card(run: Path, found: dict[str, dict], monkeypatch) -> None:
 
 def test_the_card_tells_what_the_student_was_shown(finished, export):
     shown = ("data.classes=[0,1,2,4,5,6,7,8,9]", "data/augment=shift", "teacher=none")
-    run = finished(*shown, "label=truth", "data.train_size=90")
+    run = finished(*shown, "label=truth", "data.train_size=90", "data.label_noise=0.25")
     export(run, "formats=[safetensors]")
     text = (run / "export" / CARD_FILE).read_text()
     assert "| classes trained on | 0, 1, 2, 4, 5, 6, 7, 8, 9 |" in text
+    assert "| wrong training labels | 25 % |" in text
     assert "| images | RandomShift (pixels 2) |" in text
     assert "| training | 1 epochs, 6 steps of 16 images, seed 0 |" in text
 

@@ -47,6 +47,35 @@ def test_subsets():
     assert not torch.equal(data.train_data.index, other.train_data.index)
 
 
+def test_label_noise_is_in_the_training_labels_alone():
+    clean, noisy = module(train_size=6000), module(train_size=6000, label_noise=0.4)
+    assert torch.equal(clean.train_data.index, noisy.train_data.index)
+    assert torch.equal(clean.train_data.images, noisy.train_data.images)
+    wrong = clean.train_data.labels != noisy.train_data.labels
+    assert abs(float(wrong.double().mean()) - 0.4) < 0.02
+    for name in ("val_data", "test_data", "train_eval_data"):
+        assert torch.equal(getattr(clean, name).labels, getattr(noisy, name).labels)
+
+    # An image's label is the same in every training set that has it, and another seed's is not.
+    whole = module(label_noise=0.4)
+    assert torch.equal(
+        whole.train_data.labels[torch.isin(whole.train_data.index, noisy.train_data.index)],
+        noisy.train_data.labels,
+    )
+    other = module(label_noise=0.4, seed=1).train_data.labels
+    # Both true, or both wrong in the same way.
+    agreement = float((other == whole.train_data.labels).double().mean())
+    assert abs(agreement - (0.6**2 + 0.4**2 / 9)) < 0.01
+
+
+def test_label_noise_stays_among_the_classes_that_are_trained_on():
+    data, clean = module(classes=[7, 2], label_noise=0.3), module(classes=[2, 7])
+    assert set(data.train_data.labels.tolist()) == {2, 7}
+    wrong = data.train_data.labels != clean.train_data.labels
+    assert abs(float(wrong.double().mean()) - 0.3) < 0.02
+    assert len(module(classes=[7]).train_data) > 5000
+
+
 def test_images_are_normalised():
     data = module()
     images = data.normalize(data.train_data.images)
@@ -148,6 +177,9 @@ def test_fashion_differs_in_what_it_reads_and_how_it_is_normalised(tmp_path):
         ({"batch_size": 1.5}, "`batch_size` must be an integer >= 1, got 1.5"),
         ({"classes": [3, 10]}, r"`classes` must name classes from 0 to 9, got \[3, 10\]"),
         ({"classes": []}, "`classes`"),
+        ({"label_noise": 1.0}, r"`label_noise` must lie in \[0, 1\), got 1.0"),
+        ({"label_noise": -0.1}, "`label_noise` must lie in"),
+        ({"label_noise": 0.1, "classes": [4]}, r"`classes` \[4\] has no other.*got 0.1"),
         ({"seed": -1}, "`seed` must be an integer >= 0, got -1"),
         ({"persistent_workers": True}, "`persistent_workers` needs `num_workers` >= 1"),
         ({"on_device": True, "num_workers": 2}, "`on_device`"),

@@ -46,6 +46,9 @@ class Case:
         target: makes the ground truth of the objective's task from class indices.
         taught_by_truth: whether that test trains on the weighted sum of all terms, not on those
             but `truth`: for objectives that learn from the truth alone and spread it.
+        teaches: whether the objective alone brings a student to decide as its teacher; what is
+            there beside a label strategy does not.
+        student: makes the student, where it must have layers of its own kind.
     """
 
     make: Callable[[], Objective]
@@ -61,6 +64,8 @@ class Case:
     gradcheck: bool = True
     target: Callable[[Tensor], Tensor] = lambda classes: classes
     taught_by_truth: bool = False
+    teaches: bool = True
+    student: Callable[[], nn.Module] = lambda: Tiny()
 
     def samples(self, count: int, seed: int = 0) -> Batch:
         """Return :func:`samples` with this objective's ground truth."""
@@ -148,7 +153,7 @@ def prepare(case: Case, *, equal: bool = False, count: int = 8) -> Ready:
     """Set an objective up for a student (the teacher's copy if `equal`) and a trained teacher."""
     torch.manual_seed(0)
     teacher = trained_teacher()
-    student = copy.deepcopy(teacher) if equal or case.equal_networks else Tiny()
+    student = copy.deepcopy(teacher) if equal or case.equal_networks else case.student()
     student.requires_grad_(True)
     batch = samples(count)
     # Some labels are wrong, so that the teacher's decision is not always the truth.

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from conftest import trainer
 from kdlit import DistillationModule, TruthLabels
 from objectives.every import CASES
-from objectives.table import Case, Tiny, samples, trained_teacher
+from objectives.table import Case, samples, trained_teacher
 
 ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -37,7 +37,7 @@ class Images(pl.LightningDataModule):
 def module_of(case: Case, seed: int = 0) -> DistillationModule:
     """Return a module that is trained with this objective and nothing else that distils."""
     torch.manual_seed(seed)
-    student = trained_teacher().requires_grad_(True) if case.equal_networks else Tiny()
+    student = trained_teacher().requires_grad_(True) if case.equal_networks else case.student()
     objective = case.make()
     is_label = not (objective.student_layers or objective.teacher_layers)
     return DistillationModule(

@@ -56,6 +56,8 @@ def test_is_not_negative_unless_the_paper_says_so(case: Case):
 @ALL
 def test_vanishes_where_student_and_teacher_say_the_same(case: Case):
     assert set(case.zero_when_equal) <= set(distilling(case.make()))
+    if not case.zero_when_equal:
+        pytest.skip("nothing of it does")
     ready = prepare(case, equal=True)
     for name, value in ready.terms().items():
         if name in case.zero_when_equal:

@@ -16,6 +16,7 @@ from kdlit.objectives import (
     LogitMSELabels,
     MLKDLabels,
     ReverseKLLabels,
+    Soften,
     Standardize,
     TopK,
 )
@@ -114,6 +115,7 @@ def test_top_k_does_not_see_what_it_cuts_off(make):
         ),
         (lambda: JensenShannonLabels(1.0, transform=TopK(3)), "with beta=1, KL.*infinite"),
         (lambda: LogitMSELabels(transform=TopK(3)), "logits are compared"),
+        (lambda: Soften(0.0), "`temperature` must be finite and > 0, got 0.0"),
         (lambda: TopK(1), "`k` must be an integer >= 2, got 1"),
         (lambda: TopK(2.0), "`k` must be an integer >= 2, got 2.0"),
         (
@@ -149,6 +151,14 @@ def test_standardized_soft_labels_are_torchdistills(alpha, temperature):
     if alpha == 0.0:  # where it leaves out the factor T²
         expected = temperature**2 * expected
     assert torch.allclose(total, expected)
+
+
+def test_softening_leaves_the_student_at_temperature_one():
+    found = terms(SoftLabels(1.0, 1.0, Soften(3.0)))["soft"]
+    wanted = (T / 3).softmax(dim=1)
+    expected = (wanted * (wanted.log() - Z.log_softmax(dim=1))).sum(dim=1).mean()
+    assert torch.allclose(found, expected)
+    assert same(terms(HardLabels(transform=Soften(3.0))), terms(HardLabels()))
 
 
 def test_a_transform_of_ones_own():

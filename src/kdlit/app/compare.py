@@ -18,11 +18,12 @@ from kdlit.errors import ConfigError
 from kdlit.files import write_atomically
 from kdlit.report import mean_and_spread
 
-# Every label strategy by itself, and every feature objective beside the ground truth; SimKD, whose
-# paper has no other loss, by itself. Then soft labels from other sources than one frozen teacher.
+# Every label strategy by itself, and every feature objective beside the ground truth, but the one
+# for trees; SimKD, whose paper has no other loss, by itself. Then soft labels from other sources
+# than one frozen teacher.
 SWEEPS: Mapping[str, Sequence[str]] = {
     "label strategies": ["label=glob(*,exclude=none)"],
-    "feature objectives": ["label=truth", "feature=glob(*,exclude=simkd)"],
+    "feature objectives": ["label=truth", "feature=glob(*,exclude=[simkd,soft_tree])"],
     "SimKD": ["label=none", "feature=simkd"],
     "chains of teachers": ["experiment=takd,born_again"],
     "ensemble of three teachers": ["label=soft", "teacher=ensemble"],

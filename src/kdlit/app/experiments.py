@@ -1,4 +1,4 @@
-"""Experiments that end in a table: what `conf/paper/<name>.yaml` says of one."""
+"""Experiments that end in a table: what `papers/<name>.yaml`, beside this file, says of one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kdlit.app.cli import CONFIG_MODULE
 from kdlit.checks import did_you_mean
 from kdlit.errors import ConfigError
+
+# No group of Hydra's: an experiment is many runs.
+_FOLDER = resources.files("kdlit.app") / "papers"
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,15 @@ class Experiment:
 
     @classmethod
     def read(cls, name: str, size: str) -> "Experiment":
-        """Read an experiment of `conf/paper`.
+        """Read an experiment of `papers/`.
 
         Raises:
             ConfigError: if there is none of this name, or it has no such size.
         """
-        folder = resources.files(CONFIG_MODULE) / "paper"
         known = experiments()
         if name not in known:
             raise ConfigError(f"there is no experiment {name}: {did_you_mean(name, known)}")
-        text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
+        text = (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
         found: Any = OmegaConf.to_container(OmegaConf.create(text))
         sizes, columns = found.pop("sizes"), found.pop("columns")
         if size not in sizes:
@@ -100,7 +101,5 @@ def experiments() -> list[str]:
     >>> "few_labels" in experiments()
     True
     """
-    folder = resources.files(CONFIG_MODULE) / "paper"
-    return sorted(
-        path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml")
-    )
+    names = (path.name for path in _FOLDER.iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))

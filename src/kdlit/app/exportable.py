@@ -109,6 +109,8 @@ def facts_of(run: FinishedRun) -> dict[str, str]:
         facts["teacher"] = network(teacher)
     if config.data.get("classes") is not None:
         facts["classes trained on"] = ", ".join(map(str, config.data.classes))
+    if config.data.get("label_noise"):
+        facts["wrong training labels"] = f"{100 * config.data.label_noise:g} %"
     shown = [told(node) for node in (config.data.get("augment"), config.get("mix"))
              if node is not None and _name(node) not in _IMAGES_AS_THEY_ARE]  # fmt: skip
     if shown:

@@ -36,6 +36,9 @@ _NOT_THE_RECIPE = (
     "test_on_train",
     "batches_at_once",
 )
+# Settings of data and networks that came when teachers had been cached already. At these values
+# they are left out: a recipe is what it was, and its teacher is found.
+_AS_BEFORE = {"label_noise": 0.0, "input_dropout": 0.0}
 
 
 class TrainedTeacher(NetworkTeacher):
@@ -129,9 +132,9 @@ class TrainedTeacher(NetworkTeacher):
 
     def recipe(self, config: DictConfig) -> dict[str, Any]:
         """Return everything that the teacher depends on."""
-        data = plain(self._data_config(config))
+        data = _as_before(plain(self._data_config(config)))
         return {
-            "network": plain(self.network),
+            "network": _as_before(plain(self.network)),
             "data": {key: value for key, value in data.items() if key not in _NOT_THE_RECIPE},
             **plain(self.parts),
             "trainer": plain(self.trainer),
@@ -210,6 +213,11 @@ class TrainedTeacher(NetworkTeacher):
             "versions": {"torch": torch.__version__, "lightning": version("lightning")},
             **told,
         }
+
+
+def _as_before(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without those that are as they were before there was a choice."""
+    return {key: value for key, value in settings.items() if (key, value) not in _AS_BEFORE.items()}
 
 
 def _alone(config: DictConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from kdlit import checks
 from kdlit.data.augment import Augmentation, NoAugmentation
 from kdlit.data.idx import has_idx_resource, load_idx_resource
 from kdlit.data.loading import EpochSampler, EvaluationSampler, InMemoryDataset, as_it_is, told
+from kdlit.data.noise import symmetric_noise
 from kdlit.data.subsets import stratified_choice
 from kdlit.errors import ConfigError
 from kdlit.randomness import derive_seed, uniform
@@ -41,8 +42,12 @@ class MNISTDataModule(pl.LightningDataModule):
         train_size: how many of the rest to train on (stratified); None is all of them.
         classes: the classes to train and validate on, a transfer set that omits the others; None
             is all of them. Labels keep their numbers.
-        seed: of the order of training samples, of the augmentation, and of which `train_size`
-            images are taken.
+        label_noise: the share of wrong training labels, in [0, 1): each is replaced with this
+            probability by another of the `classes`, as :func:`symmetric_noise` says. Images are
+            chosen by their true labels before that, and validation and test labels (with
+            `test_on_train` those of the training images, too) stay true.
+        seed: of the order of training samples, of the augmentation, of which `train_size` images
+            are taken, and of which labels are wrong.
         split_seed: of the validation split.
         augment: an augmentation of training images, such as :class:`kdlit.data.RandomShift`.
         views: how many augmented views of each image there are, repeated from epoch to epoch, so
@@ -93,6 +98,7 @@ class MNISTDataModule(pl.LightningDataModule):
         on_device: bool = False,
         test_on_train: bool = False,
         batches_at_once: int = 1,
+        label_noise: float = 0.0,
     ) -> None:
         super().__init__()
         self.root = Path(root)
@@ -106,6 +112,12 @@ class MNISTDataModule(pl.LightningDataModule):
         if classes is not None and not (classes and set(classes) <= set(range(self.num_classes))):
             raise ConfigError(
                 f"`classes` must name classes from 0 to {self.num_classes - 1}, got {list(classes)}"
+            )
+        self.label_noise = checks.fraction("label_noise", label_noise, below_one=True)
+        if self.label_noise and self.classes is not None and len(self.classes) == 1:
+            raise ConfigError(
+                f"`label_noise` puts another of the classes for a label, and `classes` "
+                f"{self.classes} has no other: set `label_noise` to 0, got {label_noise}"
             )
         self.seed = checks.integer("seed", seed, least=0)
         self.split_seed = checks.integer("split_seed", split_seed, least=0)
@@ -175,7 +187,8 @@ class MNISTDataModule(pl.LightningDataModule):
             load(name) for name, _ in self.source.resources
         )
         train, val = self._split(train_labels.long())
-        self.train_data = self._dataset(train_images, train_labels, train, self.transform)
+        taught = self._taught(train_labels)
+        self.train_data = self._dataset(train_images, taught, train, self.transform)
         self.train_eval_data = self._dataset(train_images, train_labels, train)
         self.val_data = self._dataset(train_images, train_labels, val)
         self.test_data = self._dataset(test_images, test_labels, torch.arange(len(test_labels)))
@@ -202,6 +215,12 @@ class MNISTDataModule(pl.LightningDataModule):
                 )
             train = train[stratified_choice(labels[train], self.train_size, self.seed)]
         return train, val
+
+    def _taught(self, labels: Tensor) -> Tensor:
+        """Return the labels of all training images as they are learnt from."""
+        classes = range(self.num_classes) if self.classes is None else self.classes
+        index = torch.arange(len(labels))
+        return symmetric_noise(labels, index, list(classes), self.label_noise, self.seed)
 
     def _dataset(
         self,

@@ -37,6 +37,7 @@ from kdlit.functional.regression import bounded_regression_loss, regression_trut
 from kdlit.functional.review import hierarchical_context_loss
 from kdlit.functional.rkd import rkd_angle_loss, rkd_distance_loss
 from kdlit.functional.similarity import similarity_loss
+from kdlit.functional.soft_tree import leaf_loss, path_balance_loss, path_visits
 from kdlit.functional.teacher_free import virtual_teacher_loss
 from kdlit.functional.transforms import keep_top_k, standardize
 from kdlit.functional.vid import vid_loss
@@ -65,6 +66,7 @@ __all__ = [
     "jensen_shannon_loss",
     "keep_top_k",
     "kl_divergence",
+    "leaf_loss",
     "logit_mse_loss",
     "multilabel_soft_loss",
     "multilabel_truth_loss",
@@ -73,6 +75,8 @@ __all__ = [
     "nst_loss",
     "ofa_loss",
     "one_hot_loss",
+    "path_balance_loss",
+    "path_visits",
     "pkt_loss",
     "regression_truth_loss",
     "reverse_kl_loss",

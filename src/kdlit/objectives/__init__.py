@@ -30,8 +30,9 @@ from kdlit.objectives.rkd import RKD
 from kdlit.objectives.self_distillation import SelfDistillation
 from kdlit.objectives.similarity import SimilarityPreserving
 from kdlit.objectives.simkd import SimKD
+from kdlit.objectives.soft_tree import SoftTree
 from kdlit.objectives.teacher_free import TeacherFreeLabels
-from kdlit.objectives.transforms import Standardize, TopK
+from kdlit.objectives.transforms import Soften, Standardize, TopK
 from kdlit.objectives.vid import VID
 from kdlit.objectives.wsld import WSLDLabels
 
@@ -68,6 +69,8 @@ __all__ = [
     "SimilarityPreserving",
     "SmoothLabels",
     "SoftLabels",
+    "SoftTree",
+    "Soften",
     "Standardize",
     "TeacherFreeLabels",
     "TopK",

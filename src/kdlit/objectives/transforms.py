@@ -9,6 +9,7 @@ from torch import Tensor
 from kdlit import checks
 from kdlit.errors import ConfigError
 from kdlit.functional import keep_top_k, standardize
+from kdlit.functional.precision import float32_at_least
 
 LogitTransform: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Maps (student logits, teacher logits) to the pair that is compared."""
@@ -67,6 +68,38 @@ class TopK:
     def __call__(self, student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the student's logits as they are, and the teacher's truncated."""
         return student_logits, keep_top_k(teacher_logits, self.k)
+
+
+@dataclass(frozen=True)
+class Soften:
+    """The teacher's distribution at a higher temperature, and the student's as it is.
+
+    The student becomes as unsure as the softened teacher is. A temperature of the label strategy
+    softens both, which a student's logits must be made for: those of
+    :class:`kdlit.models.SoftDecisionTree` average log probabilities, and have its exact loss at
+    temperature 1 alone.
+
+    Args:
+        temperature: T > 0, by which the teacher's logits are divided. The configuration's default
+            of 3 is ours.
+
+    Raises:
+        ConfigError: if the temperature is not > 0.
+
+    >>> import torch
+    >>> _, teacher = Soften(2.0)(torch.zeros(1, 2), torch.tensor([[0.0, 4.0]]))
+    >>> teacher.tolist()
+    [[0.0, 2.0]]
+    """
+
+    temperature: float
+
+    def __post_init__(self) -> None:
+        checks.positive("temperature", self.temperature)
+
+    def __call__(self, student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the student's logits as they are, and the teacher's divided, in float32."""
+        return student_logits, float32_at_least(teacher_logits) / self.temperature
 
 
 def check_transform(transform: object) -> LogitTransform | None:

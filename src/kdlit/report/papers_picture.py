@@ -58,7 +58,9 @@ def lines_of(result: Mapping[str, Any], measure: Mapping[str, Any]) -> list[tupl
         cells = [
             cell
             for cell in result["cells"]
-            if cell[across] == name and measure["value"] in cell["values"] and number(cell[along])
+            if cell[across] == name
+            and measure["value"] in cell["values"]
+            and number(cell[along]) is not None
         ]
         estimates = [estimate(cell["values"][measure["value"]]) for cell in cells]
         # Dashed in turn, too, since lines may cover each other: hard labels are often the truth.
