@@ -134,12 +134,13 @@ def test_a_step_is_that_of_the_papers_loss():
     hidden = own[:-1](made)
     logits = own[-1](hidden)
     mean = logits.softmax(1).mean(0)
-    kl = (logits.softmax(1) * (logits.log_softmax(1) - student(made).log_softmax(1))).sum(1).mean()
+    p, q = logits.softmax(1), student(made).softmax(1)
+    jsd = (p * (2 * p / (p + q)).log() + q * (2 * q / (p + q)).log()).sum(1).mean() / 2
     loss = (
         0.7 * F.cross_entropy(logits, logits.argmax(1))
         - 0.3 * hidden.abs().mean()
         + 2.0 * (mean * mean.log()).sum()
-        - 0.5 * kl
+        - 0.5 * jsd
     )
     loss.backward()
     torch.testing.assert_close(images, made.detach())

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdlit.functional.checks import check_same_logits
-from kdlit.functional.divergence import kl_divergence
+from kdlit.functional.divergence import jensen_shannon_divergence
 from kdlit.functional.precision import float32_at_least
 
 
@@ -91,25 +91,28 @@ def information_entropy_loss(teacher_logits: Tensor) -> Tensor:
 def agreement_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     r"""Images on which the student still errs: its divergence from the teacher, negated.
 
-    .. math:: \mathcal{L}_\text{adv} = -\mathrm{KL}\bigl(\mathrm{softmax}(t) \,\|\,
+    .. math:: \mathcal{L}_\text{adv} = -\mathrm{JSD}\bigl(\mathrm{softmax}(t) \,\|\,
         \mathrm{softmax}(z)\bigr)
+
+    It is bounded, so that no image on which the student errs outweighs all others. The source adds
+    1, which changes no gradient.
 
     Args:
         student_logits: z, shape (N, C), with the gradient of the images.
         teacher_logits: t, shape (N, C), likewise.
 
     Returns:
-        A scalar <= 0, in nats, averaged over the batch.
+        A scalar in [-ln 2, 0], in nats, averaged over the batch.
 
     Raises:
         ConfigError: if the shapes differ or are not (N, C).
 
-    Source: Micaelli, Storkey, "Zero-shot Knowledge Transfer via Adversarial Belief Matching", 2019,
-    section 3.1 (arXiv:1905.09768).
+    Source: Yin et al., "Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion", 2020,
+    section 3.3, the competition term (arXiv:1912.08795).
 
     >>> import torch
-    >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[40.0, 0.0]])
+    >>> student, teacher = torch.tensor([[0.0, 40.0]]), torch.tensor([[40.0, 0.0]])
     >>> round(agreement_loss(student, teacher).item(), 4)
     -0.6931
     """
-    return -kl_divergence(student_logits, teacher_logits)
+    return -jensen_shannon_divergence(student_logits, teacher_logits)
