@@ -69,13 +69,15 @@ def _cell(
     row, column = cell
     run = found[cell][0]
     values, gains = {}, {}
+    # A teacher stands beside its students for orientation; no label is credited with it.
+    compares = baseline not in (None, column) and not places[column].startswith("teacher")
     for measure in measures:
         name = measure["value"]
         ours = _values(found[cell], places[column], measure)
         if not ours:
             continue
         values[name] = list(ours.values())
-        if baseline is not None and baseline != column:
+        if compares and baseline is not None:
             before = _values(found.get((row, baseline), ()), places[baseline], measure)
             compared = paired(ours, before)
             if compared is not None:
