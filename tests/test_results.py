@@ -54,7 +54,5 @@ def test_numbers_in_prose_are_those_of_the_pages_that_it_links_to(name):
     found = quoted((REPOSITORY / name).read_text(encoding="utf-8"))
     assert found
     for pages, numbers in found:
-        known = " ".join(
-            Path(RESULTS, f"{page}.md").read_text(encoding="utf-8") for page in pages
-        )
+        known = " ".join(Path(RESULTS, f"{page}.md").read_text(encoding="utf-8") for page in pages)
         assert numbers <= set(MEASURED.findall(known)), pages

@@ -19,11 +19,13 @@ def markdown(result: Mapping[str, Any]) -> str:
             *drawn,
             "Lines are means over the seeds, bands their 95 % intervals after Student.",
         ]
-    for measure in result["measures"]:
+    found = {value for cell in result["cells"] for value in cell["values"]}
+    measures = [measure for measure in result["measures"] if measure["value"] in found]
+    for measure in measures:
         parts += [f"{_upper(measure['name'])}: {_OF_SPREAD}.", _values(result, measure)]
     if result["reference"]:
         parts.append(f"*Reference*: {result['reference']}.")
-    for measure in result["measures"]:
+    for measure in measures:
         name, value = measure["name"], measure["value"]
         if any(value in cell["gains"] for cell in result["cells"]):
             points = " in percentage points" if measure["unit"] in ("percent", "error") else ""
