@@ -12,6 +12,7 @@ TEXT = {
     "differences": ["One."],
     "baseline": "labels",
     "reference": "a paper",
+    "finding": "Soft labels err less.",
     "measures": [
         {
             "value": "accuracy",
@@ -84,5 +85,6 @@ def test_the_page_has_a_table_for_each_measure_that_was_found(result):
     # t = 12.706 at 1 degree of freedom: -110 +- 12.706 * sqrt(200) / sqrt(2)
     assert "| 100 | -110.0 [-237.1, +17.1] |" in text
     assert "Bias" not in text
+    assert "## What it shows\n\nSoft labels err less." in text
     assert "98.50 to 99.00 % on test" in text
     assert "4 runs took 4 minutes added up" in text

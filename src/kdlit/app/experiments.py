@@ -31,7 +31,8 @@ class Experiment:
         shows: pictures of one run: `draw`, a function of the picture's path and the run's
             directory, `row` and `column`, `title` and `text`.
         text: what the table says beside the numbers: `title`, `about`, `measures`, `rows_are`,
-            `differences`, and, where there are any, `picture`, `baseline` and `reference`.
+            `differences`, and, where there are any, `picture`, `baseline`, `reference` and
+            `finding`, which says in words what the numbers show.
     """
 
     name: str

@@ -40,7 +40,7 @@ def tabulate(
     return {
         **asked,
         **{key: text[key] for key in ("title", "about", "rows_are", "differences")},
-        **{key: text.get(key) for key in ("picture", "baseline", "reference")},
+        **{key: text.get(key) for key in ("picture", "baseline", "reference", "finding")},
         "measures": measures,
         "cells": [_cell(cell, places, found, measures, text.get("baseline")) for cell in found],
         "student": first["student"]["type"],

@@ -25,6 +25,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         parts += [f"{_upper(measure['name'])}: {_OF_SPREAD}.", _values(result, measure)]
     if result["reference"]:
         parts.append(f"*Reference*: {result['reference']}.")
+    if result.get("finding"):
+        parts.append(f"## What it shows\n\n{result['finding']}")
     for measure in measures:
         name, value = measure["name"], measure["value"]
         if any(value in cell["gains"] for cell in result["cells"]):
