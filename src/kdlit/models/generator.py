@@ -26,7 +26,7 @@ class ImageGenerator(nn.Module):
         shape: shape (channels, height, width) of an image; height and width are multiples of 4.
 
     Shape:
-        input (N, noise), output (N, *shape).
+        input (N, noise), output (N, channels, height, width).
 
     Source: Chen et al., "Data-Free Learning of Student Networks", ICCV 2019 (arXiv:1904.01186).
 
