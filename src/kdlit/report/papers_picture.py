@@ -39,10 +39,15 @@ def pictures(result: Mapping[str, Any]) -> list[Picture]:
         Picture(
             f"{result['name']}{f'_{_last(measure)}' if place else ''}.png",
             f"{measure['name']} by {asked['name']}",
-            partial(_draw, lines_of(result, measure), asked, measure),
+            partial(_draw, lines_of(result, measure), asked, measure, _of_lines(result)),
         )
         for place, measure in enumerate(result["measures"])
     ]
+
+
+def _of_lines(result: Mapping[str, Any]) -> str | None:
+    """Return what the lines' names are of, where they are numbers of rows."""
+    return result["rows_are"] if result["picture"]["x"] == "columns" else None
 
 
 def _last(measure: Mapping[str, Any]) -> str:
@@ -91,6 +96,7 @@ def _draw(
     drawn: Sequence[tuple[str, Line]],
     asked: Mapping[str, Any],
     measure: Mapping[str, Any],
+    legend: str | None,
     path: Path,
 ) -> None:
     """Draw lines with bands and write them as PNG."""
@@ -117,5 +123,5 @@ def _draw(
         axes.grid(color=_FAINT)
         for spine in axes.spines.values():
             spine.set_color(_INK)
-        axes.legend(loc="best", labelcolor=_INK, edgecolor=_FAINT)
+        axes.legend(loc="best", title=legend, labelcolor=_INK, edgecolor=_FAINT)
         figure.savefig(path, format="png", dpi=160, facecolor="white", metadata={"Software": None})
