@@ -290,6 +290,9 @@ class ClassifierModule(pl.LightningModule):
         if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
             self._read_tally()
             checkpoint["tally"] = self._tally.state(self._trainer.strategy)
+            # A run that goes on from here does not log again what has been logged so far.
+            for logger in self._trainer.loggers:
+                logger.save()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on where Lightning would count the steps from 0 again.

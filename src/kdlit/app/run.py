@@ -261,6 +261,8 @@ def _check_objective(objective: Objective, option: TeacherOption, mix: Mix) -> N
 @rank_zero_only
 def _save_config(config: DictConfig) -> None:
     """Write the composed configuration: a run that has it has passed all checks."""
+    for left in Path(config.run_dir).glob(".*.tmp"):  # by a run that was killed as it wrote
+        left.unlink(missing_ok=True)
     text = OmegaConf.to_yaml(config, resolve=True)
     write_atomically(
         Path(config.run_dir, CONFIG_FILE), lambda path: path.write_text(text, encoding="utf-8")
