@@ -135,7 +135,42 @@ def _is_hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def main(name: str, folder: Path, kills: int, told: Path) -> None:
+SWEEP = ["label=soft,truth", "seed=0,1", "data.batches_at_once=1"]
+
+
+def kill_sweep(folder: Path, kills: int, told: Path) -> None:
+    """Kill a sweep again and again at random events, go on with it, and write down what came."""
+    os.chdir(folder)
+    dying.ready()
+    settings = ["-m", *SMALL, *STUDENT, *SWEEP]
+
+    def arguments(name: str, cache: str) -> list[str]:
+        return [*settings, f"cache_dir={folder / cache}", f"hydra.sweep.dir={folder / name}"]
+
+    def results(name: str, cache: str) -> list[dict]:
+        runs = sorted((folder / name).glob("[0-9]"))
+        return [result_of(run, folder / cache) for run in runs]
+
+    counts = dying.run(arguments("whole", "cache"), folder / "whole.log")
+    whole = results("whole", "cache")
+    chance, log = random.Random(0), folder / "killed.log"
+    finished = []
+    for _ in range(kills):
+        # Few events are left towards the end: one that does not come lets the sweep end.
+        at = ("step", chance.randint(1, counts["step"] // len(whole)))
+        dying.run(arguments("killed", "killed_cache"), log, at=at)
+        finished.append(len(list((folder / "killed").glob("*/summary.json"))))
+    dying.run([*arguments("killed", "killed_cache"), "ckpt_path=last"], log)
+    found = {
+        "kills": kills,
+        "runs": len(whole),
+        "finished after each kill": finished,
+        "alike": results("killed", "killed_cache") == whole,
+    }
+    told.write_text(json.dumps(found))
+
+
+def kill_runs(name: str, folder: Path, kills: int, told: Path) -> None:
     """Kill runs of a kind, let them go on, and write down what came of it."""
     os.chdir(folder)
     dying.ready()
@@ -172,4 +207,8 @@ def main(name: str, folder: Path, kills: int, told: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    kind, where, times, result = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    if kind == "sweep":
+        kill_sweep(where, times, result)
+    else:
+        kill_runs(kind, where, times, result)
