@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,6 +22,7 @@ from kdlit.app.build import (
     check_optimizer,
     step_size_of,
 )
+from kdlit.app.directory import writing_run
 from kdlit.app.metadata import student_metadata
 from kdlit.app.outputs import describe, source_of, why_not_kept
 from kdlit.app.processes import check_processes
@@ -33,6 +35,7 @@ from kdlit.app.summary import (
     training_samples,
 )
 from kdlit.app.teachers import PreparedTeacher, TeacherOption
+from kdlit.checkpoints import AtomicCheckpointIO, check_checksums
 from kdlit.checks import did_you_mean, integer
 from kdlit.distillation import DistillationModule
 from kdlit.errors import ConfigError, KdlitError, TeacherError
@@ -175,7 +178,7 @@ def _distil(config: DictConfig, callbacks: Sequence[pl.Callback], show: bool) ->
     )
     if config.compile is not None:
         module.student.compile(mode=config.compile)
-    with clock("fit"):
+    with clock("fit"), writing_run(run_dir):
         if resume_from is not None:
             log.info("Going on from %s", resume_from)
         trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
@@ -185,9 +188,10 @@ def _distil(config: DictConfig, callbacks: Sequence[pl.Callback], show: bool) ->
         "extra_parameters": _trained(module) - _trained(module.student),
     }
     _forget_what_was_saved_for_slurm(trainer)
-    with clock("test"):
+    with clock("test"), writing_run(run_dir):
         best = _best_checkpoint(trainer)
         if best is not None:
+            check_checksums(best)
             load_weights(module.student, best)
         # On all ranks: the test set is shared among them.
         trainer.test(module, data, verbose=False)
@@ -277,6 +281,8 @@ def _trainer(config: DictConfig, further: Sequence[pl.Callback]) -> pl.Trainer:
     except Exception as error:  # Lightning has many types for bad arguments
         raise ConfigError(f"trainer: {error}") from error
     check_processes(trainer)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # none was asked for
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     return trainer
 
 
