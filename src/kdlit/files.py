@@ -5,6 +5,7 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -109,8 +110,21 @@ def is_writable(folder: Path) -> bool:
     >>> is_writable(Path(__file__) / "below a file")
     False
     """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    there = _nearest(folder)
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def room_in(folder: Path) -> int:
+    """Return how many bytes are free in a folder that is there, or that would be made.
+
+    >>> room_in(Path(__file__).parent / "not there") > 0
+    True
+    """
+    return shutil.disk_usage(_nearest(folder)).free
+
+
+def _nearest(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -3,7 +3,8 @@
     unshare -rm python saboteur.py PLAN FOUND
 
 PLAN is a JSON file: `folder`, at which a small file system in memory is mounted, and `scenes`. A
-scene calls commands in this process, `[name, *arguments]` each; in the first of them, when a path
+scene calls commands in this process, `[name, *arguments]` each, first those of `before`; in the
+first of `commands`, when a path
 that matches `at` is opened for the `nth` time, the `fault` happens:
 
 - `full`: the file system is filled to the last byte;
@@ -152,6 +153,9 @@ def main() -> None:
     saboteur = Saboteur(folder)
     found = {}
     for scene in plan["scenes"]:
+        for words in scene.get("before", ()):
+            saboteur.begin({})
+            command(*words)
         told = [{"files": files(folder)}]
         for number, words in enumerate(scene["commands"]):
             saboteur.begin(scene if number == 0 else {})

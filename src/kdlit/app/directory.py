@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -21,11 +22,12 @@ from kdlit.app.resume import (
     checkpoint_to_resume,
 )
 from kdlit.errors import ConfigError
-from kdlit.files import is_storage, is_writable, remove_unfinished, writing
+from kdlit.files import is_storage, is_writable, remove_unfinished, room_in, writing
 
 LOCK_FILE = ".lock"
 """What the process that does a run holds meanwhile."""
 _REQUEUED = "hpc_ckpt_*.ckpt"  # from which Lightning goes on by itself, in a job of SLURM's
+_LEAST_ROOM = 1 << 20  # of a run's directory before there is anything in it
 _FILES = (CONFIG_FILE, SUMMARY_FILE, LAST_FILE, BEST_FILE, "metrics.csv", "student.safetensors")
 
 
@@ -34,17 +36,22 @@ class DirectoryCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the directory; end the command if the run must not be put there."""
-        run_dir = Path(config.hydra.run.dir)
-        config = deepcopy(config)
-        with read_write(config), open_dict(config):
-            del config["hydra"]
-            config.run_dir = str(run_dir)
+        # As for the run itself, which has it only later.
+        hydras, before = HydraConfig.instance(), HydraConfig.instance().cfg
+        hydras.set_config(config)
         try:
+            run_dir = Path(config.hydra.run.dir)
+            config = deepcopy(config)
+            with read_write(config), open_dict(config):
+                del config["hydra"]
+                config.run_dir = str(run_dir)
             _check(run_dir, config)
         except ConfigError as error:
             # Hydra makes warnings of the exceptions of a callback.
             print(f"kdlit: {' '.join(str(error).split())}", file=sys.stderr)
             sys.exit(1)
+        finally:
+            hydras.cfg = before
 
 
 def _check(run_dir: Path, config: DictConfig) -> None:
@@ -52,6 +59,8 @@ def _check(run_dir: Path, config: DictConfig) -> None:
     another = "name another with hydra.run.dir=<directory>"
     if not is_writable(run_dir):
         raise ConfigError(f"hydra.run.dir={run_dir} cannot be written: {another}")
+    if room_in(run_dir) < _LEAST_ROOM:
+        raise ConfigError(f"hydra.run.dir={run_dir}: there is no room; make some, or {another}")
     folders = [name for name in _FILES if (run_dir / name).is_dir()]
     if folders:
         raise ConfigError(f"hydra.run.dir={run_dir}: {folders[0]} in it is a folder; {another}")

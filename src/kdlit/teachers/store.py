@@ -1,7 +1,6 @@
 """A folder of trained teachers, each found by exactly what it was made from."""
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from kdlit.files import (
     fingerprint,
     read_sealed_json,
     remove_unfinished,
+    room_in,
     state_fingerprint,
     write_sealed_json,
 )
@@ -120,7 +120,7 @@ class TeacherStore:
     def _check_room(self, weights: Path, card: Path, network: nn.Module) -> None:
         """Raise `TeacherError` before a training whose teacher could not be stored."""
         needed = sum(tensor.nbytes for tensor in network.state_dict().values())
-        free = shutil.disk_usage(self.folder).free
+        free = room_in(self.folder)
         if free < needed:
             raise TeacherError(
                 f"a teacher of {needed / 1e6:.1f} MB cannot be stored in {self.folder}, where "
