@@ -299,8 +299,10 @@ class Distillation(pl.Callback):
         return total
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count the optimizer's steps from where this training begins."""
+        """Count the optimizer's steps from where this training begins, perhaps within an epoch."""
         self._distiller.count_from(trainer.global_step)
+        show_view(trainer)
+        self._distiller.turn_to_training(trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Turn to the epoch's view of the samples, and to what the teacher says of it."""

@@ -111,6 +111,7 @@ class ClassifierModule(pl.LightningModule):
         # What Lightning calls manual: a batch is as many steps as the module wants.
         self.automatic_optimization = step_size is None
         self._tally = Tally()
+        self._sums: dict[str, float] | None = None
         self._rates: dict[int, float] = {}
         self._metrics: dict[str, NetworkMetrics] = {}
         self._measured: dict[str, int] = {}
@@ -256,6 +257,11 @@ class ClassifierModule(pl.LightningModule):
                 f"draw before the epoch is known: set num_workers to 0, got {workers}"
             )
         show_view(self.trainer)
+        if self._sums is not None:
+            # They are of all processes: the first counts them.
+            first = self.trainer.is_global_zero
+            self._tally.restore({n: total if first else 0.0 for n, total in self._sums.items()})
+        self._sums = None
         if self.device.type == "cpu":
             for optimizer in self.trainer.optimizers:
                 for name in _HEALTH_CHECKS:
@@ -275,11 +281,18 @@ class ClassifierModule(pl.LightningModule):
                 config.scheduler.step()  # type: ignore[call-arg]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the size of a step; stop before the checkpoint if the loss was not finite."""
+        """Note the size of a step, and the epoch's sums so far.
+
+        Raises:
+            NonFiniteError: before the checkpoint is written, if the loss was not finite.
+        """
         checkpoint["step_size"] = self.step_size
-        if self._tally.is_empty or not self.trainer.training:
-            return
-        self._read_tally()
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            self._read_tally()
+            checkpoint["tally"] = self._tally.state(self._trainer.strategy)
+            # A run that goes on from here does not log again what has been logged so far.
+            for logger in self._trainer.loggers:
+                logger.save()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on where Lightning would count the steps from 0 again.
@@ -297,6 +310,7 @@ class ClassifierModule(pl.LightningModule):
                 f"the checkpoint is of a training with step_size={before}, which cannot go on with "
                 f"step_size={self.step_size}: with one, Lightning counts steps in another way"
             )
+        self._sums = checkpoint.get("tally")
 
     def on_validation_start(self) -> None:
         """Stop before a checkpoint can be written if the loss was not finite."""

@@ -14,8 +14,8 @@ from kdlit.files import write_atomically
 class CSVMetricsLogger(Logger):
     """Writes one row per step and one column per metric; the file is always whole.
 
-    Where the file exists already, the rows of earlier steps are kept and those of the steps that
-    are logged again are replaced: a run that was resumed has the file of one that was not.
+    Where the file exists already, its rows are kept as far as the first step that is logged, and
+    those behind it are written again: a run that was resumed has the file of one that was not.
 
     Args:
         path: the file, such as `metrics.csv`.
@@ -62,7 +62,7 @@ class CSVMetricsLogger(Logger):
         """Add values to the row of a step."""
         step = 0 if step is None else step
         if self._rows is None:
-            self._rows = {at: row for at, row in self._read().items() if at < step}
+            self._rows = {at: row for at, row in self._read().items() if at <= step}
         self._rows.setdefault(step, {"step": step}).update(metrics)
 
     def _read(self) -> dict[int, dict[str, Any]]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.strategies import Strategy
 
 _ROWS_KEPT = 256
+_COUNT = "samples"
 
 
 class Tally:
@@ -37,11 +38,6 @@ class Tally:
         self._hits: list[Tensor] = []
         self._sums: dict[str, float] = {}
         self._count = 0
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing has been added since it was last read."""
-        return not self._rows
 
     @property
     def is_full(self) -> bool:
@@ -96,18 +92,26 @@ class Tally:
         self._count += sum(samples)
         return found
 
-    def means(self, strategy: "Strategy | None" = None) -> dict[str, float]:
-        """Return each value's mean over all samples, on all processes of a strategy.
-
-        With them the `accuracy`, where there were hits.
-        """
+    def state(self, strategy: "Strategy | None" = None) -> dict[str, float]:
+        """Return the sums and the count of samples, over all processes of a strategy."""
         self.read()
         totals = torch.tensor([*self._sums.values(), self._count], dtype=torch.float64)
         if strategy is not None and getattr(strategy, "world_size", 1) > 1:
             moved = totals.to(strategy.root_device, torch.float64)
             totals = torch.as_tensor(strategy.reduce(moved, reduce_op="sum")).cpu()
-        *sums, count = totals.tolist()
-        return {
-            name: total / count if count else math.nan
-            for name, total in zip(self._sums, sums, strict=True)
-        }
+        return dict(zip([*self._sums, _COUNT], totals.tolist(), strict=True))
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Go on from what :meth:`state` returned."""
+        sums = dict(state)
+        self._count = int(sums.pop(_COUNT))
+        self._sums = sums
+
+    def means(self, strategy: "Strategy | None" = None) -> dict[str, float]:
+        """Return each value's mean over all samples, on all processes of a strategy.
+
+        With them the `accuracy`, where there were hits.
+        """
+        sums = self.state(strategy)
+        count = sums.pop(_COUNT)
+        return {name: total / count if count else math.nan for name, total in sums.items()}

@@ -164,7 +164,7 @@ def test_a_run_that_goes_on_gets_the_same_bits(tmp_path, options):
     own = {"enable_checkpointing": True, "callbacks": [saves]}
     whole, straight = fit(data_of(**options), epochs=3, **own)
     kept = torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)["GeneratedImages"]
-    assert set(kept) == {"generator", "optimizer"}
+    assert set(kept) == {"generator", "optimizer", "loader"}
     data = data_of(**options)
     torch.nn.init.zeros_(data.lesson.generator.last.weight)  # whatever it begins with
     _, resumed = fit(data, epochs=3, ckpt_path=tmp_path / "epoch=0.ckpt", **own)

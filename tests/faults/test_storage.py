@@ -14,10 +14,10 @@ FEW = [*SMALL, "data.val_size=100", "trainer.limit_test_batches=2"]
 LAST, ANEW = ("ckpt_path=last",), ()
 # What is being written: the file that is opened then, the how-manieth time, the way on.
 PHASES = {
-    "teacher": (r"/mnist-mlp-seed0-\w+\.safetensors\.", 1, ANEW),
-    "teacher's card": (r"/\.mnist-mlp-seed0-\w+\.json\.", 1, ANEW),
+    "teacher": (r"/\.mnist-mlp-seed0-\w+\.safetensors\.", 1, ANEW),
+    "card of the teacher": (r"/\.mnist-mlp-seed0-\w+\.json\.", 1, ANEW),
     "outputs": (r"/table/0\.npy$", 1, ANEW),
-    "outputs' card": (r"/\.card\.json\.", 1, ANEW),
+    "card of the outputs": (r"/\.card\.json\.", 1, ANEW),
     "configuration": (r"/\.config\.yaml\.", 1, ANEW),
     "first best.ckpt": (r"/\.best\.ckpt\.", 1, ANEW),
     "first last.ckpt": (r"/\.last\.ckpt\.", 1, LAST),
@@ -25,11 +25,11 @@ PHASES = {
     "next best.ckpt": (r"/\.best\.ckpt\.", 4, LAST),
     "next last.ckpt": (r"/\.last\.ckpt\.", 4, LAST),
     "metrics.csv": (r"/\.metrics\.csv\.", 7, LAST),
-    "events": (r"/events\.out", 9, LAST),
+    "events": (r"/events\.out", 1, ANEW),
     "student": (r"/\.student\.safetensors\.", 1, LAST),
     "summary": (r"/\.summary\.json\.", 1, LAST),
 }
-OF_THE_CACHE = {"teacher", "teacher's card", "outputs", "outputs' card"}
+OF_THE_CACHE = {"teacher", "card of the teacher", "outputs", "card of the outputs"}
 
 
 class Stage:
@@ -87,7 +87,7 @@ def stage(tmp_path) -> Stage:
 
 
 def check_error(told: list[dict], why: str, place: Path) -> None:
-    """Check that a command failed as it should: one line, and nothing lost or left."""
+    """Check that a command failed as it should: one line, nothing lost, nothing that is half."""
     before, failed = told[0]["files"], told[1]
     assert failed["happened"]
     assert failed["code"] == 1, failed["error"]
@@ -96,7 +96,8 @@ def check_error(told: list[dict], why: str, place: Path) -> None:
     assert f"{place}" in failed["error"]
     assert why in failed["error"]
     assert {path: failed["files"].get(path) for path in before} == before
-    check_nothing_unfinished(failed["files"])
+    if "Read-only" not in why:  # else what was begun must stay, for now
+        check_nothing_unfinished(failed["files"])
 
 
 def check_nothing_unfinished(files: dict[str, str]) -> None:

@@ -3,10 +3,14 @@
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_module
@@ -22,6 +26,9 @@ from kdlit.errors import KdlitError, StorageError
 CONFIG_MODULE = "kdlit.conf"
 _DEBUG = "HYDRA_FULL_ERROR"
 _CHILD = "KDLIT_REPORTS_ERRORS"
+# The exit statuses of a command that was interrupted or terminated.
+_INTERRUPTED, _TERMINATED = 130, 143
+STOPPED = {_INTERRUPTED, _TERMINATED}
 # On the command line: flags, and overrides that are not of the job's configuration.
 _HYDRAS_OWN = re.compile(r"-|[+~]*hydra[./]")
 
@@ -59,6 +66,7 @@ def run_reporting_errors(
     if not debug:
         # Hydra then hands every error on instead of printing its own account of it.
         os.environ.update({_DEBUG: "1", _CHILD: "1"})
+    before = _listen_for_sigterm()
     try:
         command()
     except Exception as error:
@@ -69,7 +77,8 @@ def run_reporting_errors(
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as stopped:
         # Lightning turns an interruption into an exit, and SIGTERM into one that reads as success.
-        terminated = type(stopped).__name__ == "SIGTERMException"
+        lightnings = type(stopped).__name__ == "SIGTERMException"
+        terminated = lightnings or getattr(stopped, "code", None) == _TERMINATED
         if (
             isinstance(stopped, SystemExit)
             and not isinstance(stopped.__context__, KeyboardInterrupt)
@@ -78,11 +87,34 @@ def run_reporting_errors(
             raise
         told = f". This goes on: {way_on()}" if way_on is not None else ""
         print(f"kdlit: interrupted{told}", file=sys.stderr)
-        sys.exit(143 if terminated else 130)
+        sys.exit(_TERMINATED if terminated else _INTERRUPTED)
     finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
         if not debug:
             for name in (_DEBUG, _CHILD):
                 os.environ.pop(name, None)
+
+
+def _listen_for_sigterm() -> Any:
+    """Let SIGTERM end the command as Ctrl-C does, with everything put away; return what it did.
+
+    It is None, and nothing is changed, where somebody else listens already, and in SLURM's jobs,
+    which Lightning saves and requeues.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if (
+        before is not signal.SIG_DFL
+        or threading.current_thread() is not threading.main_thread()
+        or "SLURM_JOB_ID" in os.environ
+    ):
+        return None
+    signal.signal(signal.SIGTERM, _terminate)
+    return before
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(_TERMINATED)
 
 
 def run_command(work: Callable[[DictConfig], object], config_name: str) -> None:

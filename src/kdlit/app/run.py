@@ -1,6 +1,7 @@
 """The run: everything is made and checked, then trained, tested once, and written down."""
 
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from kdlit.app.build import (
@@ -181,7 +183,7 @@ def _distil(config: DictConfig, callbacks: Sequence[pl.Callback], show: bool) ->
     with clock("fit"), writing_run(run_dir):
         if resume_from is not None:
             log.info("Going on from %s", resume_from)
-        trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
+        _fit(trainer, module, data, resume_from)
     shown = {
         "training_samples": training_samples(trainer),
         # Of objectives: trained with the student, and not shipped with it.
@@ -218,6 +220,16 @@ def _distil(config: DictConfig, callbacks: Sequence[pl.Callback], show: bool) ->
         print_table(summary)
         log.info("Written to %s/: student.safetensors, summary.json, ...", run_dir)
     return summary
+
+
+def _fit(trainer: pl.Trainer, module: DistillationModule, data: Any, resume: Path | None) -> None:
+    """Train; an interruption is told from a termination, also where it has waited for a step."""
+    try:
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    except SIGTERMException:
+        if any(getattr(found, "received", None) == signal.SIGINT for found in trainer.callbacks):  # type: ignore[attr-defined]
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _check_compile(mode: object, features: dict[str, Objective]) -> None:
@@ -387,8 +399,6 @@ def _quiet() -> None:
         r".*Checkpoint directory .* exists and is not empty.*",
         # A small data set may have fewer batches than log_every_n_steps.
         r".*The number of training batches \(\d+\) is smaller than the logging interval.*",
-        # It counts the steps of an epoch by the loader's batches, which are of many steps.
-        r".*resuming from a checkpoint that ended before the epoch ended.*",
         # A teacher's layers that are reused in a student (SimKD) stay in evaluation mode.
         r".*module\(s\) in eval mode at the start of training.*",
         r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",

@@ -16,7 +16,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kdlit.app.cli import CONFIG_MODULE, called_as, register_resolvers, run_reporting_errors
+from kdlit.app.cli import (
+    CONFIG_MODULE,
+    STOPPED,
+    called_as,
+    register_resolvers,
+    run_reporting_errors,
+)
 from kdlit.app.directory import LOCK_FILE, alone_in
 from kdlit.app.resume import checkpoint_in, summary_of
 from kdlit.app.sweeps import run_of_sweep
@@ -28,8 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("kdlit")
 
 CONFIG_NAME = "train"
-# The exit status of a command that was interrupted or terminated.
-_INTERRUPTED = {130, 143}
 # The run that a process was started to help with; see `_helped_by_others`.
 _CONFIG_OF_RUN = "KDLIT_CONFIG_OF_RUN"
 # torchrun and SLURM set one of them; without them Lightning need not be imported to ask it.
@@ -83,7 +87,7 @@ def call(arguments: Sequence[str], caller: str) -> bool:
     try:
         main(caller)
     except SystemExit as stopped:
-        if stopped.code in _INTERRUPTED:
+        if stopped.code in STOPPED:
             raise
         return not stopped.code
     finally:

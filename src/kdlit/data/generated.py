@@ -8,10 +8,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from kdlit import checks
 from kdlit.data.generator_training import DEFAULT_OPTIMIZER, GeneratorTraining
+from kdlit.data.resuming import InOrder, ResumableDataModule, ResumableLoader
 from kdlit.errors import ConfigError
 from kdlit.models import ImageGenerator
 from kdlit.taps import PENULTIMATE
@@ -35,7 +36,7 @@ class _Orders(Dataset[Order]):
         return Order(self.trains, number, self.sizes[number])
 
 
-class GeneratedImages(pl.LightningDataModule):
+class GeneratedImages(ResumableDataModule):
     """Data-free distillation: the student never sees a real image, nor does its selection.
 
     A training batch is made when it is asked for: a generator makes images, the teacher answers
@@ -46,8 +47,8 @@ class GeneratedImages(pl.LightningDataModule):
     before.
 
     The teacher must be told before `fit`, by :meth:`learn_from`. Generator and optimizer are kept
-    in the checkpoint as the datamodule's state, and a run that goes on from an epoch's end gets the
-    same images as one that was never interrupted.
+    in the checkpoint as the datamodule's state, and a run that goes on gets the same images as one
+    that was never interrupted.
 
     With the defaults it is the method of Chen et al. 2019, with a smaller generator. What goes
     beyond it: `adversarial`, by which the generator looks for images on which the student still
@@ -168,6 +169,7 @@ class GeneratedImages(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Look into the teacher before a training; set up the real data before a test."""
+        super().setup(stage)
         self.real.trainer = self.trainer
         if stage in ("test", "predict", None):
             self.real.setup(stage)
@@ -191,20 +193,20 @@ class GeneratedImages(pl.LightningDataModule):
 
     # Loaders -------------------------------------------------------------------------------
 
-    def _loader(self, trains: bool, sizes: list[int]) -> DataLoader[Order]:
-        return DataLoader(
+    def _loader(self, trains: bool, sizes: list[int]) -> ResumableLoader:
+        return ResumableLoader(
             _Orders(trains, sizes),
             batch_size=None,
-            sampler=range(len(sizes)),
+            sampler=InOrder(len(sizes)),
             # Not from the global generator, whose state belongs to the networks.
             generator=torch.Generator().manual_seed(self.lesson.seed),
         )
 
-    def train_dataloader(self) -> DataLoader[Order]:
+    def train_dataloader(self) -> ResumableLoader:
         """Ask for an epoch of batches."""
-        return self._loader(True, [self.batch_size] * self.steps_per_epoch)
+        return self.resumed(self._loader(True, [self.batch_size] * self.steps_per_epoch))
 
-    def val_dataloader(self) -> DataLoader[Order]:
+    def val_dataloader(self) -> ResumableLoader:
         """Ask for the validation images."""
         whole, rest = divmod(self.val_size, self.eval_batch_size)
         return self._loader(False, [self.eval_batch_size] * whole + [rest] * bool(rest))
@@ -253,11 +255,12 @@ class GeneratedImages(pl.LightningDataModule):
     # Checkpoints ---------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the generator and its optimizer."""
-        return self.lesson.state_dict()
+        """Return the generator and its optimizer, and where the loader is."""
+        return {**self.lesson.state_dict(), "loader": super().state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with them, if it is a training that goes on."""
+        super().load_state_dict(state_dict.get("loader", {}))
         if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
             self._made = None
             self.lesson.load_state_dict(state_dict)

@@ -97,12 +97,14 @@ class EpochSampler(DistributedSampler[Any]):
 
     def __init__(self, dataset: Sized, seed: int = 0, rank: int = 0, num_replicas: int = 1) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]
+        self.start = 0
+        """How many of this process's samples are passed over."""
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
         order = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
         places = torch.arange(self.rank, self.total_size, self.num_replicas) % len(order)
-        yield from order[places].tolist()
+        yield from order[places][self.start :].tolist()
 
 
 class EvaluationSampler(DistributedSampler[Any]):

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -16,6 +15,7 @@ from kdlit.data.augment import Augmentation, NoAugmentation
 from kdlit.data.idx import has_idx_resource, load_idx_resource
 from kdlit.data.loading import EpochSampler, EvaluationSampler, InMemoryDataset, as_it_is, told
 from kdlit.data.noise import symmetric_noise
+from kdlit.data.resuming import ResumableDataModule, ResumableLoader
 from kdlit.data.subsets import stratified_choice
 from kdlit.errors import ConfigError
 from kdlit.randomness import derive_seed, uniform
@@ -23,7 +23,7 @@ from kdlit.randomness import derive_seed, uniform
 Loader = DataLoader[tuple[Tensor, ...]]
 
 
-class MNISTDataModule(pl.LightningDataModule):
+class MNISTDataModule(ResumableDataModule):
     """MNIST in memory as uint8; normalised and augmented a batch at a time, on the device.
 
     Batches are `(image, label)`, or `(image, label, index)` with `index=True`; images are float32
@@ -179,7 +179,8 @@ class MNISTDataModule(pl.LightningDataModule):
             load_idx_resource(self.source, self.root, name)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, verify and split the data set; a second call does nothing."""
+        """Read, verify and split the data set, once."""
+        super().setup(stage)
         if hasattr(self, "test_data"):
             return
         load = partial(load_idx_resource, self.source, self.root)
@@ -235,37 +236,37 @@ class MNISTDataModule(pl.LightningDataModule):
 
     # Loaders -------------------------------------------------------------------------------
 
-    def _loader(self, data: InMemoryDataset, **options: Any) -> Loader:
+    def _options(self, data: InMemoryDataset) -> dict[str, Any]:
         if self.on_device and self.trainer is not None:
             data.to(self.trainer.strategy.root_device)
-        return DataLoader(
-            data,
-            collate_fn=as_it_is,
-            pin_memory=torch.cuda.is_available() and not self.on_device,
+        return {
+            "collate_fn": as_it_is,
+            "pin_memory": torch.cuda.is_available() and not self.on_device,
             # The loader draws a seed for its workers at every epoch: not from the global
             # generator, whose state belongs to the networks.
-            generator=torch.Generator().manual_seed(self.seed),
-            **options,
-        )
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
 
     def train_dataloader(self) -> Loader:
         """Shuffle by (seed, epoch)."""
         several = self.trainer is not None and self.trainer.world_size > 1
         share = self.trainer.distributed_sampler_kwargs or {} if several else {}  # type: ignore[union-attr]
-        return self._loader(
+        loader = ResumableLoader(
             self.train_data,
             batch_size=self.batch_size * self.batches_at_once,
             sampler=EpochSampler(self.train_data, derive_seed(self.seed), **share),
             num_workers=self.num_workers,
             persistent_workers=self.persistent_workers,
+            **self._options(self.train_data),
         )
+        return self.resumed(loader)
 
     def _evaluation_loader(self, data: InMemoryDataset) -> Loader:
         sampler, batch_size = None, self.eval_batch_size
         if self.trainer is not None and self.trainer.world_size > 1:
             sampler = EvaluationSampler(data, self.trainer.global_rank, self.trainer.world_size)
             batch_size = sampler.batch_size(batch_size)
-        return self._loader(data, batch_size=batch_size, sampler=sampler)
+        return DataLoader(data, batch_size=batch_size, sampler=sampler, **self._options(data))
 
     def val_dataloader(self) -> Loader:
         """Give the validation split."""

@@ -1,17 +1,16 @@
 """Data larger than memory as a LightningDataModule."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kdlit import checks
 from kdlit.data.loading import EvaluationSampler, as_it_is, told
+from kdlit.data.resuming import ResumableDataModule, ResumableLoader
 from kdlit.data.shards import INDEX, BlockShuffle, ShardedDataset
 from kdlit.errors import ConfigError, DataError
 from kdlit.randomness import derive_seed
@@ -19,66 +18,7 @@ from kdlit.randomness import derive_seed
 Batch = tuple[Tensor, ...]
 
 
-class ResumableLoader(DataLoader[Batch]):
-    """A loader of :class:`BlockShuffle` that goes on within an epoch.
-
-    Lightning keeps the state of a loader in its checkpoints.
-    """
-
-    _batches = 0
-    _resumed: dict[str, int] | None = None
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Begin at the first batch that is asked for, when the epoch is known.
-
-        Raises:
-            ConfigError: within an epoch, if the rest of it would not be what is left.
-        """
-        sampler: Any = self.sampler
-        resumed, self._resumed = self._resumed, None
-        goes_on = resumed is not None and resumed["epoch"] == sampler.epoch
-        if resumed and goes_on:
-            self._check(resumed)
-        self._batches = resumed["batches"] if resumed and goes_on else 0
-        sampler.start = self._batches * (self.batch_size or 1)
-        for batch in super().__iter__():
-            self._batches += 1
-            yield batch
-
-    def _order(self) -> dict[str, int]:
-        """Return what decides, beside the epoch, which samples a batch has."""
-        sampler: Any = self.sampler
-        return {
-            "batch_size": self.batch_size or 1,
-            "samples": len(sampler.dataset),
-            "seed": sampler.seed,
-            "blocks_at_once": sampler.blocks_at_once,
-            "processes": sampler.num_replicas,
-        }
-
-    def _check(self, state: dict[str, int]) -> None:
-        differ = [
-            f"{name} {value} where it was {state.get(name)}"
-            for name, value in self._order().items()
-            if state.get(name) != value
-        ]
-        if differ:
-            raise ConfigError(
-                "the checkpoint is from within an epoch, which cannot go on with other batches: "
-                f"the loader has {', '.join(differ)}"
-            )
-
-    def state_dict(self) -> dict[str, int]:
-        """Return the epoch, how many of its batches were given, and what decides their order."""
-        epoch: int = self.sampler.epoch  # type: ignore[attr-defined]
-        return {"epoch": epoch, "batches": self._batches, **self._order()}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on behind these batches, if the epoch is the same."""
-        self._resumed = dict(state)
-
-
-class StreamingDataModule(pl.LightningDataModule):
+class StreamingDataModule(ResumableDataModule):
     """Folders of shards, `train`, `val` and `test`, of which a few blocks are in memory.
 
     Batches are `(x, y, index)`. Training samples are shuffled by (seed, epoch), see
@@ -152,7 +92,7 @@ class StreamingDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Open the folders that are there; begin at the beginning unless a state is restored."""
-        self._resumed = {}
+        super().setup(stage)
         for name in ("train", "val", "test"):
             if name not in self.splits and (self.root / name / INDEX).is_file():
                 self.splits[name] = ShardedDataset(self.root / name, self.blocks_at_once)
@@ -190,23 +130,9 @@ class StreamingDataModule(pl.LightningDataModule):
         data = self._split("train")
         sampler = BlockShuffle(data, self.blocks_at_once, derive_seed(self.seed), *self._place())
         size = self.batch_size * self.batches_at_once
-        loader = ResumableLoader(data, batch_size=size, sampler=sampler, **self._options())
-        if self._resumed:
-            loader.load_state_dict(self._resumed)
-        return loader
-
-    # Lightning restores a loader's state only where no schedule has asked for the loader's length
-    # before (a OneCycleLR does): the datamodule's is restored in time.
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return where the loader is that is trained on, of all that were made."""
-        loader = self.trainer.train_dataloader if self.trainer is not None else None
-        return dict(loader.state_dict()) if isinstance(loader, ResumableLoader) else {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on there, if it is a training that goes on."""
-        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self._resumed = dict(state_dict)
+        return self.resumed(
+            ResumableLoader(data, batch_size=size, sampler=sampler, **self._options())
+        )
 
     def _evaluation_loader(self, data: ShardedDataset) -> DataLoader[Batch]:
         sampler, size = EvaluationSampler(data, *self._place()), self.eval_batch_size
