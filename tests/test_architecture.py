@@ -20,7 +20,7 @@ FLOORS = [
     {"tasks"},
     {"loading", "objectives", "teachers", "loggers", "progress"},
     {"data"},
-    {"reproducibility", "passes"},
+    {"checkpoints", "reproducibility", "passes"},
     {"classifier"},
     {"supervised", "distiller", "optimizers"},
     {"distillation", "callback"},

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ExportError,
         KdlitError,
         NonFiniteError,
+        StorageError,
         TeacherError,
     )
     from kdlit.loading import Preprocessing, StudentCard, load_student, read_card
@@ -62,6 +63,7 @@ _HOMES = {
         "ExportError",
         "KdlitError",
         "NonFiniteError",
+        "StorageError",
         "TeacherError",
     ),
     "kdlit.loading": ("Preprocessing", "StudentCard", "load_student", "read_card"),
@@ -106,6 +108,7 @@ __all__ = [
     "Preprocessing",
     "SmoothLabels",
     "SoftLabels",
+    "StorageError",
     "StudentCard",
     "SupervisedModule",
     "TeacherError",

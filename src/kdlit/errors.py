@@ -17,6 +17,10 @@ class DataError(KdlitError, RuntimeError):
     """Data that is missing, damaged, or does not fit what was asked of it."""
 
 
+class StorageError(KdlitError, OSError):
+    """A file or a folder that cannot be written: no room, no permission, something in its place."""
+
+
 class TeacherError(KdlitError, RuntimeError):
     """A teacher that cannot be found, read, or used with this student."""
 

@@ -1,7 +1,9 @@
 """Reading and writing of a network's weights, without running code from the file."""
 
 import json
+import os
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +26,17 @@ def save_weights(path: Path, network: nn.Module, metadata: Mapping[str, Any] | N
     """Write a network's state as safetensors, atomically, with metadata as JSON texts in it."""
     state = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
     texts = {key: json.dumps(value) for key, value in (metadata or {}).items()}
-    write_atomically(path, lambda temporary: save_file(state, temporary, metadata=texts))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(state, temporary, metadata=texts)
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+    write_atomically(path, write)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

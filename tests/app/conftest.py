@@ -8,25 +8,8 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from conftest import REPOSITORY
 from kdlit.app.train import main
-
-SMALL = [
-    f"data.root={REPOSITORY / 'data'}",
-    "data.train_size=300",
-    "data.batch_size=16",
-    "data.val_size=500",
-    "optimizer.lr=0.01",
-    "student=mlp",
-    "student.widths=[16]",
-    "teacher/network=mlp",
-    "teacher.network.widths=[32]",
-    "teacher.trainer.max_epochs=1",
-    "teacher.data.train_size=2000",
-    "trainer=cpu",
-    "trainer.max_epochs=2",
-    "trainer.log_every_n_steps=2",
-]
+from small import SMALL
 
 
 @pytest.fixture(scope="session")

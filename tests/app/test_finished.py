@@ -13,7 +13,7 @@ from kdlit.app.finished import FinishedRun
 from kdlit.errors import ConfigError, TeacherError
 from kdlit.evaluation.answers import ask, batches_of_test
 from kdlit.evaluation.statistics import describe_answers
-from kdlit.files import state_fingerprint, write_json
+from kdlit.files import read_sealed_json, state_fingerprint, write_sealed_json
 from kdlit.teachers import EnsembleTeacher, FrozenTeacher
 from kdlit.weights import read_state
 
@@ -163,8 +163,8 @@ def _put_other_weights(cache, card: dict) -> None:
     path = cards[wanted].with_suffix(".safetensors")
     state = {name: tensor + 0.5 for name, tensor in read_state(path).items()}
     save_file(state, path)
-    card = json.loads(path.with_suffix(".json").read_text())
-    write_json(path.with_suffix(".json"), {**card, "weights": state_fingerprint(state)})
+    card = read_sealed_json(path.with_suffix(".json"))
+    write_sealed_json(path.with_suffix(".json"), {**card, "weights": state_fingerprint(state)})
 
 
 def test_a_teacher_alone_and_a_checkpoint_that_has_changed_are_refused(command, tmp_path):

@@ -240,7 +240,7 @@ def test_a_teacher_from_a_file(command, cache, tmp_path):
 def test_a_teacher_trained_in_half_precision_is_kept_in_float32(command, tmp_path):
     options = ("teacher.trainer.precision=bf16-true", f"cache_dir={tmp_path / 'own'}")
     assert summary(command(*options))["teacher"]["source"] == "trained now"
-    assert summary(command(*options))["teacher"]["source"].startswith("cached")
+    assert summary(command(*options, name="second"))["teacher"]["source"].startswith("cached")
 
 
 def test_a_failed_run_of_a_sweep_does_not_end_it(command, tmp_path, capsys):

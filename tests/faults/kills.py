@@ -193,7 +193,7 @@ def kill_runs(name: str, folder: Path, kills: int, told: Path) -> None:
         dying.run(arguments(run, cache), log, at=(phase, event))
         killed[phase] += 1
         files += check_whole(folder / run) + check_whole(folder / cache)
-        on = ["ckpt_path=last"] if (folder / run / "last.ckpt").is_file() else []
+        on = ["ckpt_path=last"] if any((folder / run).glob("[a-z]*.ckpt")) else []
         dying.run([*arguments(run, cache), *on], log)
         files += check_whole(folder / run) + check_whole(folder / cache)
         found = result_of(folder / run, folder / cache)

@@ -1,4 +1,3 @@
-import json
 import multiprocessing
 import time
 from pathlib import Path
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from kdlit.errors import NonFiniteError, TeacherError
+from kdlit.files import read_sealed_json
 from kdlit.teachers import TeacherStore
 
 RECIPE = {"network": "linear", "seed": 0}
@@ -36,7 +36,7 @@ def test_trains_once_and_loads_afterwards(tmp_path):
     assert again.card == stored.card
     assert stored.card["recipe"] == RECIPE
     assert stored.card["metrics"] == {"accuracy": 1.0}
-    assert json.loads(stored.weights.with_suffix(".json").read_text()) == stored.card
+    assert read_sealed_json(stored.weights.with_suffix(".json")) == stored.card
 
 
 def test_another_recipe_is_another_teacher(tmp_path):

@@ -1,6 +1,5 @@
 """What lies on the disk: whole, verified, or refused with the reason."""
 
-import json
 import random
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 
 from kdlit.batch import Outputs
 from kdlit.errors import DataError, TeacherError
+from kdlit.files import read_sealed_json, write_sealed_json
 from kdlit.functional import kl_divergence
 from kdlit.teachers.table import CARD, Table, TableWriter
 
@@ -117,8 +117,7 @@ def test_refused_with_the_reason(tmp_path, damage, reason):
 
 
 def edit(place, **entries) -> None:
-    card = json.loads((place / CARD).read_text())
-    (place / CARD).write_text(json.dumps({**card, **entries}))
+    write_sealed_json(place / CARD, read_sealed_json(place / CARD) | entries)
 
 
 def cut(path) -> None:
@@ -147,9 +146,9 @@ def test_a_pickle_in_the_place_of_an_array_is_not_loaded(tmp_path):
 
     kept = table(tmp_path)
     np.save(kept.place / "0.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    card = json.loads((kept.place / CARD).read_text())
+    card = read_sealed_json(kept.place / CARD)
     entry = next(e for e in card["arrays"].values() if e["file"] == "0.npy")
     entry["sha256"] = _checksum(kept.place / "0.npy")
-    (kept.place / CARD).write_text(json.dumps(card))
+    write_sealed_json(kept.place / CARD, card)
     with pytest.raises(DataError, match="cannot be read"):
         Table(kept.place, KEY)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdlit.checks import did_you_mean
-from kdlit.errors import KdlitError
+from kdlit.errors import KdlitError, StorageError
 
 CONFIG_MODULE = "kdlit.conf"
 _DEBUG = "HYDRA_FULL_ERROR"
@@ -72,7 +72,8 @@ def run_reporting_errors(
     except Exception as error:
         if debug:
             raise
-        print(f"kdlit: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
+        told = f". This goes on: {way_on()}" if way_on and isinstance(error, StorageError) else ""
+        print(f"kdlit: {explain(error, config_name, sys.argv[1:])}{told}", file=sys.stderr)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as stopped:
         # Lightning turns an interruption into an exit, and SIGTERM into one that reads as success.
@@ -141,6 +142,8 @@ def run_command(work: Callable[[DictConfig], object], config_name: str) -> None:
 
 def explain(error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
     """Return one line that says what is wrong and, where it can be told, the way out."""
+    if isinstance(error, StorageError):
+        error = _first_of(error)
     if isinstance(error, KdlitError):
         return one_line(str(error))
     if isinstance(error, OverrideParseException):
@@ -162,7 +165,19 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
         return one_line(str(error) + cause)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return one_line(f"{error.filename}: {error.strerror}")
     return one_line(f"{type(error).__name__}: {error}. {_DEBUG}=1 shows where it comes from")
+
+
+def _first_of(error: StorageError) -> StorageError:
+    """Return the error before which there was none: closing what was open may have failed, too."""
+    first, before = error, error.__context__
+    while before is not None:
+        if isinstance(before, StorageError):
+            first = before
+        before = before.__context__
+    return first
 
 
 def one_line(text: str) -> str:

@@ -15,14 +15,23 @@ CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 """What a run's directory holds when the run is finished."""
 
-LAST_FILE = "last.ckpt"
-"""The checkpoint from which a run goes on."""
+LAST_FILE, BEST_FILE = "last.ckpt", "best.ckpt"
+"""The checkpoint from which a run goes on, and the one that it may go on from without it."""
+
+
+def checkpoint_in(run_dir: Path) -> Path:
+    """Return the checkpoint from which a run goes on, whether it is there or not.
+
+    The best one is written first: where the disk was full then, it is all that there is.
+    """
+    last, best = run_dir / LAST_FILE, run_dir / BEST_FILE
+    return best if best.is_file() and not last.is_file() else last
 
 
 def checkpoint_to_resume(config: DictConfig) -> Path | None:
     """Return the checkpoint that `ckpt_path` names, or None to begin anew.
 
-    `last` is `last.ckpt` in the run's own directory.
+    `last` is `last.ckpt` in the run's own directory, or `best.ckpt` where that alone is there.
 
     Raises:
         ConfigError: if there is none, or if it belongs to a run with another configuration.
@@ -30,7 +39,7 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
     if config.ckpt_path is None:
         return None
     run_dir = Path(config.run_dir)
-    path = run_dir / LAST_FILE if config.ckpt_path == "last" else Path(config.ckpt_path)
+    path = checkpoint_in(run_dir) if config.ckpt_path == "last" else Path(config.ckpt_path)
     if not path.is_file():
         folder = run_dir.parent if config.ckpt_path == "last" else path.parent
         raise ConfigError(
@@ -73,7 +82,7 @@ def take_up(config: DictConfig) -> dict[str, Any] | None:
         )
     found = summary_of(config)
     if found is None and config.ckpt_path in (None, "last"):
-        config.ckpt_path = "last" if begun and (run_dir / LAST_FILE).is_file() else None
+        config.ckpt_path = "last" if begun and checkpoint_in(run_dir).is_file() else None
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
@@ -23,6 +24,7 @@ from kdlit.app.build import (
     check_optimizer,
     step_size_of,
 )
+from kdlit.app.directory import writing_run
 from kdlit.app.metadata import student_metadata
 from kdlit.app.outputs import describe, source_of, why_not_kept
 from kdlit.app.processes import check_processes
@@ -35,6 +37,7 @@ from kdlit.app.summary import (
     training_samples,
 )
 from kdlit.app.teachers import PreparedTeacher, TeacherOption
+from kdlit.checkpoints import AtomicCheckpointIO, check_checksums
 from kdlit.checks import did_you_mean, integer
 from kdlit.distillation import DistillationModule
 from kdlit.errors import ConfigError, KdlitError, TeacherError
@@ -177,7 +180,7 @@ def _distil(config: DictConfig, callbacks: Sequence[pl.Callback], show: bool) ->
     )
     if config.compile is not None:
         module.student.compile(mode=config.compile)
-    with clock("fit"):
+    with clock("fit"), writing_run(run_dir):
         if resume_from is not None:
             log.info("Going on from %s", resume_from)
         _fit(trainer, module, data, resume_from)
@@ -187,9 +190,10 @@ def _distil(config: DictConfig, callbacks: Sequence[pl.Callback], show: bool) ->
         "extra_parameters": _trained(module) - _trained(module.student),
     }
     _forget_what_was_saved_for_slurm(trainer)
-    with clock("test"):
+    with clock("test"), writing_run(run_dir):
         best = _best_checkpoint(trainer)
         if best is not None:
+            check_checksums(best)
             load_weights(module.student, best)
         # On all ranks: the test set is shared among them.
         trainer.test(module, data, verbose=False)
@@ -261,8 +265,6 @@ def _check_objective(objective: Objective, option: TeacherOption, mix: Mix) -> N
 @rank_zero_only
 def _save_config(config: DictConfig) -> None:
     """Write the composed configuration: a run that has it has passed all checks."""
-    for left in Path(config.run_dir).glob(".*.tmp"):  # by a run that was killed as it wrote
-        left.unlink(missing_ok=True)
     text = OmegaConf.to_yaml(config, resolve=True)
     write_atomically(
         Path(config.run_dir, CONFIG_FILE), lambda path: path.write_text(text, encoding="utf-8")
@@ -291,6 +293,8 @@ def _trainer(config: DictConfig, further: Sequence[pl.Callback]) -> pl.Trainer:
     except Exception as error:  # Lightning has many types for bad arguments
         raise ConfigError(f"trainer: {error}") from error
     check_processes(trainer)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # none was asked for
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     return trainer
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -20,10 +21,11 @@ from kdlit.app.cli import (
     run_reporting_errors,
     typed,
 )
+from kdlit.app.directory import LOCK_FILE
 from kdlit.app.spaces import read_space
 from kdlit.checks import integer
 from kdlit.errors import ConfigError, KdlitError
-from kdlit.files import fingerprint
+from kdlit.files import fingerprint, remove_unfinished
 
 if TYPE_CHECKING:
     import optuna
@@ -204,7 +206,11 @@ class _Trial:
         with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
             config = compose("train", overrides)
         config.run_dir = str(run_dir.resolve())
-        summary = take_up(config)
-        if summary is None:
-            summary = run(config, [ReportAndPrune(trial, self.monitor)], show=False)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        # One that was taken for dead may be at it still, and then has the answer.
+        with FileLock(run_dir / LOCK_FILE):
+            remove_unfinished(run_dir)
+            summary = take_up(config)
+            if summary is None:
+                summary = run(config, [ReportAndPrune(trial, self.monitor)], show=False)
         return float(summary["selected"]["score"])

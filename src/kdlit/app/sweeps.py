@@ -20,15 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from kdlit.app.cli import called_as, debugging, explain
+from kdlit.app.directory import LOCK_FILE
 from kdlit.app.resume import SUMMARY_FILE, take_up
-from kdlit.files import is_writable, write_json
+from kdlit.files import is_writable, remove_unfinished, write_json
 
 log = logging.getLogger("kdlit")
 
 FAILED_FILE = "failed.json"
 """What a run of a sweep leaves when it fails: its overrides, and the error."""
-LOCK_FILE = ".lock"
-"""What the process that does a run of a sweep holds meanwhile."""
 _ONE_BY_ONE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
@@ -89,6 +88,7 @@ def run_of_sweep(config: DictConfig, work: Callable[[DictConfig], float | None])
         log.info("%s/ is being run by another process: left to it", os.path.relpath(config.run_dir))
         return None
     try:
+        remove_unfinished(Path(config.run_dir))
         return _run_alone(config, work)
     finally:
         lock.release()

@@ -23,7 +23,8 @@ from kdlit.app.cli import (
     register_resolvers,
     run_reporting_errors,
 )
-from kdlit.app.resume import LAST_FILE, summary_of
+from kdlit.app.directory import LOCK_FILE, alone_in
+from kdlit.app.resume import checkpoint_in, summary_of
 from kdlit.app.sweeps import run_of_sweep
 from kdlit.errors import ConfigError
 
@@ -66,7 +67,7 @@ def _way_on(begun: list[Path]) -> str:
     others = [word for word in words if not word.startswith("ckpt_path=")]
     if {"-m", "--multirun"} & set(words):
         words = [*others, "ckpt_path=last"]
-    elif begun and (last := begun[0] / LAST_FILE).is_file():
+    elif begun and (last := checkpoint_in(begun[0])).is_file():
         by_name = set(words) <= {*others, "ckpt_path=last"}
         words = [*others, f"ckpt_path={'last' if by_name else os.path.relpath(last)}"]
     # Without a checkpoint of its own `last` would be that of an earlier run.
@@ -142,7 +143,7 @@ def _compose_and_run(
         if process is not None:
             process.tell(OmegaConf.to_yaml(config, resolve=True))
         try:
-            with _nothing_left_of_a_run_that_never_began(config):
+            with _nothing_left_of_a_run_that_never_began(config), alone_in(Path(config.run_dir)):
                 return _run(config)
         except Exception as error:
             # Hydra would print its own account of it.
@@ -170,7 +171,7 @@ def _nothing_left_of_a_run_that_never_began(config: DictConfig) -> Iterator[None
     except Exception:
         run_dir = Path(config.run_dir)
         left = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
-        if left <= {".hydra", "kdlit.log"}:
+        if left <= {".hydra", "kdlit.log", LOCK_FILE}:
             shutil.rmtree(run_dir, ignore_errors=True)
             with suppress(OSError):  # the folder of this label and student, unless there are more
                 run_dir.parent.rmdir()

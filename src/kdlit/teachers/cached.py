@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kdlit import checks
 from kdlit.batch import Batch, Outputs
 from kdlit.errors import ConfigError, DataError, TeacherError
-from kdlit.files import fingerprint, state_fingerprint
+from kdlit.files import fingerprint, state_fingerprint, writing
 from kdlit.teachers.frozen import TeacherSource, as_source
 from kdlit.teachers.surroundings import Split, Surroundings
 from kdlit.teachers.table import Table, TableWriter
@@ -246,7 +246,10 @@ class CachedTeacher(TeacherSource):
         processes, rank, size = around.processes, around.rank, around.world_size
         count, start = len(split.index), time.perf_counter()
         share = range(rank * count // size, (rank + 1) * count // size)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=f".{place.name}.") as own:
+        with (
+            writing(self.folder, only_storage=True),
+            tempfile.TemporaryDirectory(dir=self.folder, prefix=f".{place.name}.") as own,
+        ):
             shared = Path(processes.broadcast(str(Path(own, "table"))))
             example = next(self._answers(split, range(min(2, count)), 0, around))[2]
 

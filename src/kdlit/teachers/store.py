@@ -1,6 +1,5 @@
 """A folder of trained teachers, each found by exactly what it was made from."""
 
-import json
 import logging
 import tempfile
 from collections.abc import Callable
@@ -12,7 +11,14 @@ from filelock import FileLock
 from torch import nn
 
 from kdlit.errors import ConfigError, TeacherError
-from kdlit.files import fingerprint, state_fingerprint, write_json
+from kdlit.files import (
+    fingerprint,
+    read_sealed_json,
+    remove_unfinished,
+    room_in,
+    state_fingerprint,
+    write_sealed_json,
+)
 from kdlit.weights import load_weights, save_weights
 
 log = logging.getLogger("kdlit")
@@ -95,9 +101,12 @@ class TeacherStore:
             return StoredTeacher(weights, known, trained_now=False)
         self.check()
         with FileLock(weights.with_suffix(".lock")):
+            for path in (weights, card):
+                remove_unfinished(self.folder, path.name)
             known = None if anew else self._load(weights, card, network)
             if known is not None:
                 return StoredTeacher(weights, known, trained_now=False)
+            self._check_room(weights, card, network)
             told = train(network)
             content = {
                 "recipe": recipe,
@@ -105,8 +114,21 @@ class TeacherStore:
                 **told,
             }
             save_weights(weights, network, {"recipe": recipe})
-            write_json(card, content)
+            write_sealed_json(card, content)
         return StoredTeacher(weights, content, trained_now=True)
+
+    def _check_room(self, weights: Path, card: Path, network: nn.Module) -> None:
+        """Raise `TeacherError` before a training whose teacher could not be stored."""
+        needed = sum(tensor.nbytes for tensor in network.state_dict().values())
+        free = room_in(self.folder)
+        if free < needed:
+            raise TeacherError(
+                f"a teacher of {needed / 1e6:.1f} MB cannot be stored in {self.folder}, where "
+                f"{free / 1e6:.1f} MB are free: make room, or set `cache_dir` to another folder"
+            )
+        for path in (weights, card):
+            if path.is_dir():
+                raise TeacherError(f"a teacher cannot be stored in {path}: there is a folder")
 
     def _load(self, weights: Path, card: Path, network: nn.Module) -> dict[str, Any] | None:
         """Load a stored teacher; None if there is none, or if it is not what its card says."""
@@ -114,7 +136,7 @@ class TeacherStore:
             return None
         untrained = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         try:
-            content: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
+            content: dict[str, Any] = read_sealed_json(card)
             load_weights(network, weights)
             if state_fingerprint(network.state_dict()) == content["weights"]:
                 return content

@@ -1,7 +1,6 @@
 """A teacher's outputs in memory-mapped files: written once, verified, found by sample and view."""
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from kdlit.batch import Outputs
 from kdlit.errors import DataError, TeacherError
-from kdlit.files import write_json
+from kdlit.files import read_sealed_json, write_sealed_json
 
 FORMAT = 1
 CARD = "card.json"
@@ -133,9 +132,11 @@ class TableWriter:
                 for name, file in self._files.items()
             },
         }
-        write_json(self.folder / CARD, card)
-        if place.exists():
+        write_sealed_json(self.folder / CARD, card)
+        if place.is_dir():
             shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
         os.replace(self.folder, place)
 
 
@@ -153,7 +154,7 @@ class Table:
     def __init__(self, place: Path, key: Mapping[str, Any]) -> None:
         self.place = place
         try:
-            self.card = json.loads((place / CARD).read_text(encoding="utf-8"))
+            self.card = read_sealed_json(place / CARD)
             if self.card["format"] != FORMAT:
                 raise DataError(f"its format is {self.card['format']}, not {FORMAT}")
             differ = [name for name in key if self.card["key"].get(name) != key[name]]
