@@ -20,7 +20,7 @@ FLOORS = [
     {"tasks"},
     {"loading", "objectives", "teachers", "loggers", "progress"},
     {"data"},
-    {"checkpoints", "reproducibility", "passes"},
+    {"checkpoints", "interruption", "reproducibility", "passes"},
     {"classifier"},
     {"supervised", "distiller", "optimizers"},
     {"distillation", "callback"},
